@@ -1,0 +1,66 @@
+"""Fixtures for every test: one real PostgreSQL per session, and databases of their own per test.
+
+A fixture that gives a database gives its connection URL (a str); the test opens what connections it needs.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from local_stack import example_app
+from local_stack.postgres import PostgresServer, temporary_server
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL 18 of this session's own. fsync is on, as the ledger demands."""
+    with temporary_server() as server:
+        yield server
+
+
+@pytest.fixture
+def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """Give the URL of a new, empty database."""
+    yield from _database(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def ledger_template(postgres_server: PostgresServer) -> str:
+    """Give the name of a migrated database to copy; nobody may stay connected to it."""
+    from lifecycle_emails.ledger.migration import migrate  # noqa: PLC0415  (for the tests that need a ledger)
+
+    postgres_server.create_database("ledger_template")
+    with postgres_server.connect("ledger_template") as connection:
+        migrate(connection)
+    return "ledger_template"
+
+
+@pytest.fixture
+def ledger_database(postgres_server: PostgresServer, ledger_template: str) -> Iterator[str]:
+    """Give the URL of a new database with a migrated, empty ledger."""
+    yield from _database(postgres_server, ledger_template)
+
+
+@pytest.fixture(scope="session")
+def source_template(postgres_server: PostgresServer) -> str:
+    """Give the name of a database with an empty users table to copy."""
+    postgres_server.create_database("source_template")
+    with postgres_server.connect("source_template") as connection:
+        example_app.create_table(connection)
+    return "source_template"
+
+
+@pytest.fixture
+def source_database(postgres_server: PostgresServer, source_template: str) -> Iterator[str]:
+    """Give the URL of a new database with the example application's users table, empty."""
+    yield from _database(postgres_server, source_template)
+
+
+def _database(server: PostgresServer, template: str | None = None) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    server.create_database(name, template=template)
+    yield server.url(name)
+    server.drop_database(name)
