@@ -1,0 +1,43 @@
+# One place for people and CI. Every variable can be set on the command line, e.g. for a second checkout beside this
+# one: make up POSTGRES_PORT=25432 SMTP_PORT=20025 INBOX_PORT=28025 AIRFLOW_PORT=28080
+PYTHON        ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+STATE_DIR     ?= .local
+POSTGRES_PORT ?= 15432
+SMTP_PORT     ?= 10025
+INBOX_PORT    ?= 18025
+AIRFLOW_PORT  ?= 18080
+export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down demo test check lock
+
+help: ## Show every target in a line
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## Make the virtual environment from requirements.lock (nothing to do when it has not changed)
+	@$(PYTHON) -I local_stack/environment.py
+
+demo: setup ## Show the whole promise in three minutes: send, run again, clear, backfill, count the copies
+	@$(BIN)/python -m local_stack.demo
+
+up: setup ## Start the local stack, send one day, and leave it running
+	@$(BIN)/python -m local_stack up
+
+down: ## Stop the local stack; no process is left
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local_stack down; fi
+
+test: setup ## Run all fast tests (at most 8 minutes)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Lint, format, types, and whether generated files and the lock are in step
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m local_stack.lock_check
+
+lock: setup ## Resolve requirements.txt and requirements-dev.txt into requirements.lock anew
+	@$(BIN)/uv pip compile requirements.txt requirements-dev.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" -o requirements.lock
+	@$(MAKE) --no-print-directory setup
