@@ -1,0 +1,336 @@
+"""The dot gate: a send goes from ready to sending, committed, before the final dot is written.
+
+Lanes (one SMTP connection each) ask and are committed together, as many as are waiting; the outcomes of
+earlier attempts ride along. One thread owns the ledger connection. docs/ledger.md explains the protocol.
+
+Knows the ledger. Must not know SMTP: the lane writes the dot, and only after `Gate.ask` answered PASSED.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.batches import LEASE_SECONDS, batch_arrays
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import (
+    Connect,
+    LedgerConnection,
+    connect_to_ledger,
+    ledger_transaction,
+    settings,
+)
+
+log = logging.getLogger(__name__)
+
+DOT_WITHIN_SECONDS = 10.0
+"""The dot is written within this time of asking the gate, or not at all."""
+
+ANSWER_MARGIN_SECONDS = 60
+"""Added to the dot's own time-outs before a missing answer counts as in doubt."""
+
+RECONNECT_FOR_SECONDS = 300
+"""How long a lost ledger is tried again before the task gives up and leaves its outcomes to the sweep."""
+
+
+def uptime() -> float:
+    """Seconds of the clock that keeps running while the process or the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Passage(StrEnum):
+    """The gate's answer for one attempt. Only PASSED allows the dot."""
+
+    PASSED = "passed"
+    SUPPRESSED = "suppressed"
+    STALE = "stale"
+    HALTED = "halted"
+    PROVIDER_STOPPED = "provider_stopped"
+    LOST = "lost"
+    """The row is no longer ready: another attempt has it, or it was judged again."""
+    NOT_COMMITTED = "not_committed"
+    """No answer to COMMIT was read, or the sender is stopping."""
+
+
+class RecordedAs(StrEnum):
+    """What the ledger makes of an attempt."""
+
+    SENT = "sent"
+    REJECTED = "rejected"
+    RETRY = "retry"
+    """Not accepted, and not the recipient's fault: ready again after a pause."""
+    NO_DOT = "no_dot"
+    """Passed the gate, but the dot was never written: ready again at once."""
+    IN_DOUBT = "in_doubt"
+    HELD = "held"
+    """Never offered to the server, with a held reason."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One outcome for the ledger. ``attempt`` is the gate's token, None for what never reached the gate."""
+
+    user_id: str
+    attempt: UUID | None
+    recorded_as: RecordedAs
+    held_reason: str | None = None
+    queue_id: str | None = None
+    detail: str | None = None
+
+
+@dataclass
+class _Question:
+    user_id: str
+    attempt: UUID
+    address_hash: bytes
+    asked_at: float = field(default_factory=uptime)
+    passage: Passage = Passage.NOT_COMMITTED
+    answered: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, passage: Passage) -> None:
+        self.passage = passage
+        self.answered.set()
+
+
+@dataclass(frozen=True)
+class GateTerms:
+    """What one task gates: its campaign and batches, for which lease holder, template and SMTP connection."""
+
+    campaign_id: str
+    batches: Sequence[tuple[date, int]]
+    holder: UUID
+    smtp_conn_id: str
+    template_version: str
+    dot_timeout: float
+    probe: bool = False
+    """A probe may pass while its provider is stopped."""
+
+
+class Gate:
+    """Group commit of gate questions and outcomes, on one ledger connection owned by one thread."""
+
+    def __init__(self, connect: Connect, terms: GateTerms) -> None:
+        self._connect = connect
+        self._terms = terms
+        self._ledger: LedgerConnection | None = connect_to_ledger(connect)
+        self._wake = threading.Condition()
+        self._questions: list[_Question] = []
+        self._records: list[Record] = []
+        self._unresolved: list[_Question] = []
+        self._busy = False
+        self._stopping = False
+        self._closing = False
+        self._renewed_at = uptime()
+        self.failure: str | None = None
+        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+        self._thread.start()
+
+    def ask(self, user_id: str, attempt: UUID, address_hash: bytes) -> Passage:
+        """Ask to write the dot for this user; returns when the answer to COMMIT was read, or never will be.
+
+        ``attempt`` is a fresh random uuid. The caller writes the dot only on PASSED and only within
+        `DOT_WITHIN_SECONDS` of calling this, else it records NO_DOT.
+        """
+        question = _Question(user_id, attempt, address_hash)
+        with self._wake:
+            if self._stopping or self.failure:
+                return Passage.NOT_COMMITTED
+            self._questions.append(question)
+            self._wake.notify_all()
+        question.answered.wait()
+        return question.passage
+
+    def record(self, record: Record) -> None:
+        """Keep an outcome until it is committed; it rides along with the next group."""
+        with self._wake:
+            self._records.append(record)
+            self._wake.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything recorded so far is committed; False when it was not within ``timeout``."""
+        with self._wake:
+            return (
+                self._wake.wait_for(lambda: self._idle() or self.failure is not None, timeout)
+                and self._idle()
+            )
+
+    def stop(self) -> None:
+        """Gate nothing more. Outcomes are still recorded. Safe to call from a signal handler's thread."""
+        self._stopping = True
+
+    def close(self, timeout: float) -> bool:
+        """Stop, write the outcomes still in memory, end the thread; False when some could not be written."""
+        self.stop()
+        written = self.flush(timeout)
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(timeout=1 if written else 0)
+        return written
+
+    def _idle(self) -> bool:
+        return not (self._questions or self._records or self._unresolved or self._busy)
+
+    # --- the thread that owns the ledger connection ---------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._busy = False
+                self._wake.notify_all()
+                self._wake.wait_for(
+                    lambda: bool(self._closing or self._questions or self._records), timeout=LEASE_SECONDS / 4
+                )
+                if self._closing:
+                    break
+                questions, records = self._questions, self._records
+                self._questions, self._records = [], []
+                self._busy = True
+            self._commit(*self._separate(questions, records))
+        for question in self._questions:
+            question.answer(Passage.NOT_COMMITTED)
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _separate(
+        self, questions: list[_Question], records: list[Record]
+    ) -> tuple[list[_Question], list[Record]]:
+        """No key stands in both halves of a group, and nobody is gated too late to write the dot."""
+        settled = {record.user_id for record in records}
+        group = []
+        for question in sorted(questions, key=lambda q: q.user_id):
+            if self._stopping or uptime() - question.asked_at > DOT_WITHIN_SECONDS / 2:
+                question.answer(Passage.NOT_COMMITTED)
+            elif question.user_id in settled:
+                with self._wake:
+                    self._questions.append(question)
+            else:
+                group.append(question)
+        return group, sorted(records, key=lambda record: record.user_id)
+
+    def _commit(self, questions: list[_Question], records: list[Record]) -> None:
+        try:
+            passages = self._commit_group(questions, records)
+        except psycopg.Error as error:
+            log.warning("a group of the gate was not committed: %s", type(error).__name__)
+            self._unresolved = questions
+            for question in questions:
+                question.answer(Passage.NOT_COMMITTED)
+            self._recover(records)
+            return
+        for question in questions:
+            question.answer(Passage(passages.get(question.user_id, Passage.LOST)))
+
+    def _commit_group(self, questions: list[_Question], records: list[Record]) -> dict[str, str]:
+        """One transaction, one round trip. The answers count only after COMMIT's own answer was read."""
+        ledger = self._ledger
+        if ledger is None or ledger.closed:
+            raise psycopg.OperationalError("the ledger connection is closed")
+        asked = None
+        with ledger.pipeline():
+            ledger.execute(query("begin"))
+            ledger.execute(query("state_settings"), settings("", 3, 5))
+            if records:
+                ledger.execute(query("record_outcomes"), self._record_arrays(records))
+            if questions:
+                asked = ledger.execute(query("pass_gate"), self._question_arrays(questions))
+            if uptime() - self._renewed_at > LEASE_SECONDS / 4:
+                ledger.execute(query("renew_leases"), self._lease_arguments())
+            committed = ledger.execute(query("commit"))
+        if committed.statusmessage != "COMMIT":
+            raise psycopg.OperationalError("the server answered COMMIT with a roll-back")
+        self._renewed_at = uptime()
+        return dict(asked.fetchall()) if asked is not None else {}
+
+    def _recover(self, records: list[Record]) -> None:
+        """Outcomes first and alone, on a new session, with the unanswered questions read back by key.
+
+        Nobody whose answer was lost wrote a dot, so a row that carries such a token goes back to ready.
+        """
+        give_up_at = uptime() + RECONNECT_FOR_SECONDS
+        pause = 0.05
+        while True:
+            try:
+                self._settle_alone(self._reconnect(), records)
+            except (psycopg.Error, LedgerError) as error:
+                if uptime() > give_up_at or self._closing:
+                    self._give_up(len(records), error)
+                    return
+                time.sleep(pause)
+                pause = min(pause * 2, 5)
+            else:
+                self._unresolved = []
+                return
+
+    def _reconnect(self) -> LedgerConnection:
+        if self._ledger is not None:
+            self._ledger.close()
+        self._ledger = None
+        self._ledger = connect_to_ledger(self._connect)
+        return self._ledger
+
+    def _settle_alone(self, ledger: LedgerConnection, records: list[Record]) -> None:
+        unresolved = [
+            Record(
+                question.user_id,
+                question.attempt,
+                RecordedAs.NO_DOT,
+                detail="no dot written: answer to COMMIT lost",
+            )
+            for question in self._unresolved
+        ]
+        with ledger_transaction(ledger, lock_timeout=30, statement_timeout=60):
+            keys = [record.user_id for record in unresolved]
+            ledger.execute(query("lock_sends"), {"campaign": self._terms.campaign_id, "user_ids": keys})
+            ledger.execute(query("record_outcomes"), self._record_arrays(unresolved + records))
+
+    def _give_up(self, records: int, error: Exception) -> None:
+        with self._wake:
+            self.failure = (
+                f"the ledger could not be reached again ({type(error).__name__}); {records} outcomes were "
+                "not recorded and will be in doubt after their answer_due. Nobody is mailed twice; see docs/ledger.md"
+            )
+            for question in self._questions:
+                question.answer(Passage.NOT_COMMITTED)
+            self._questions, self._unresolved = [], []
+            self._wake.notify_all()
+        log.error("%s", self.failure)
+
+    def _record_arrays(self, records: Sequence[Record]) -> dict[str, Any]:
+        return {
+            "campaign": self._terms.campaign_id,
+            "user_ids": [record.user_id for record in records],
+            "attempts": [record.attempt for record in records],
+            "verdicts": [record.recorded_as.value for record in records],
+            "held_reasons": [record.held_reason for record in records],
+            "queue_ids": [record.queue_id for record in records],
+            "details": [record.detail for record in records],
+        }
+
+    def _question_arrays(self, questions: Sequence[_Question]) -> dict[str, Any]:
+        terms = self._terms
+        return {
+            "campaign": terms.campaign_id,
+            "smtp_conn_id": terms.smtp_conn_id,
+            "template_version": terms.template_version,
+            "probe": terms.probe,
+            "answer_seconds": DOT_WITHIN_SECONDS + terms.dot_timeout + ANSWER_MARGIN_SECONDS,
+            "user_ids": [question.user_id for question in questions],
+            "attempts": [question.attempt for question in questions],
+            "address_hashes": [question.address_hash for question in questions],
+        }
+
+    def _lease_arguments(self) -> dict[str, Any]:
+        terms = self._terms
+        arrays = batch_arrays(terms.campaign_id, terms.batches)
+        return {**arrays, "holder": terms.holder, "seconds": LEASE_SECONDS}

@@ -1,0 +1,121 @@
+"""Judging planned sends: suppressed or too late, then the frequency cap. All in sets, all in Postgres.
+
+The second and third step of the daily run. Knows named queries and the cap's rules. Must not know Airflow,
+SMTP or the source; people appear only as ids, and only on their way into the ledger's own tables.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.frequency_cap import CapRule
+from lifecycle_emails.ledger.alerts import Refusal, record_limit_exceeded
+from lifecycle_emails.ledger.batches import Group, ready_groups
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import LedgerConnection, planning_transaction
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Users after the filter: ``held`` by reason, ``already_sent`` (untouched), ``to_judge`` by the cap."""
+
+    held: dict[str, int]
+    already_sent: int
+    to_judge: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For XCom: counts only."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Limited:
+    """Users after the cap: ``ready`` hold a slot, ``capped`` none; alert ``alert_id`` names the new ones."""
+
+    ready: int
+    capped: int
+    newly_refused: int
+    alert_id: str | None
+    groups: tuple[Group, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For XCom: counts and batch numbers, no people."""
+        return {**asdict(self), "groups": [group.as_dict() for group in self.groups]}
+
+
+def filter_ledger(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequence[date]) -> Filtered:
+    """Hold whoever is suppressed or past the deadline, and put back those whose reason has gone.
+
+    Users already sent, in flight, in doubt or rejected are counted and never touched.
+    """
+    arguments = {"campaign": campaign.id, "cohort_dates": list(cohort_dates)}
+    with planning_transaction(ledger):
+        ledger.execute(query("lock_campaign"), arguments)
+        again = ledger.execute(query("judge_again"), arguments).rowcount
+        held = ledger.execute(query("hold_unsendable"), arguments).rowcount
+        counts = ledger.execute(query("count_states"), arguments).fetchall()
+    log.info("%s: %d users held by the filter, %d judged again", campaign.id, held, again)
+    return Filtered(
+        held={reason: count for state, reason, count in counts if state == "held"},
+        already_sent=sum(count for state, _, count in counts if state == "sent"),
+        to_judge=sum(count for state, _, count in counts if state == "planned"),
+    )
+
+
+def limit_rate(
+    ledger: LedgerConnection,
+    campaign: Campaign,
+    rules: Sequence[CapRule],
+    cohort_dates: Sequence[date],
+    *,
+    callbacks: Sequence[str],
+    run: str,
+    max_groups: int,
+) -> Limited:
+    """Reserve a frequency-cap slot for every planned user, or hold the user as ``capped``.
+
+    Exact under concurrency: the cap lock is taken in a statement of its own, before the count. Users newly
+    refused are recorded in the same transaction with one alert, due to each of ``callbacks`` (their keys).
+    ``run`` names the run in that alert; ``max_groups`` bounds the groups returned. The groups hold every
+    ready row of the cohorts, whoever made it ready, so a repeat after a lost answer returns them again.
+    """
+    arguments = {
+        "campaign": campaign.id,
+        "cohort_dates": list(cohort_dates),
+        "judge_capped": campaign.on_cap == "defer",
+        "rules": [rule.name for rule in rules],
+        "max_sends": [rule.max_sends for rule in rules],
+        "windows": [rule.window for rule in rules],
+    }
+    with planning_transaction(ledger):
+        ledger.execute(query("lock_campaign"), arguments)
+        ledger.execute(query("lock_frequency_cap"))
+        ledger.execute(query("hold_unsendable"), arguments)
+        ledger.execute(query("judge_cap"), arguments)
+        ledger.execute(query("hold_capped"), arguments)
+        reserved = ledger.execute(query("reserve_slots"), arguments).rowcount
+        refusals = [Refusal(*row) for row in ledger.execute(query("record_refusals"), arguments)]
+        ledger.execute(query("drop_refused"))
+        alert_id = record_limit_exceeded(
+            ledger, campaign, rules, refusals, cohort_date=max(cohort_dates), callbacks=callbacks, run=run
+        )
+        counts = ledger.execute(query("count_states"), arguments).fetchall()
+    ready = sum(count for state, _, count in counts if state == "ready")
+    capped = sum(count for _, reason, count in counts if reason == "capped")
+    log.info(
+        "%s: %d users ready (%d newly), %d held by the frequency cap", campaign.id, ready, reserved, capped
+    )
+    return Limited(
+        ready=ready,
+        capped=capped,
+        newly_refused=len({refusal.user_id for refusal in refusals}),
+        alert_id=alert_id,
+        groups=ready_groups(ledger, campaign, cohort_dates, max_groups=max_groups),
+    )

@@ -1,0 +1,78 @@
+"""A person's orders to the ledger: suppress and unsuppress, halt and resume. Each with a reason and a name.
+
+Knows named queries. Must not know where the order came from (command, Airflow); the caller names the actor,
+and without one the database role stands in. Filter and gate obey within one statement of the order's
+commit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lifecycle_emails.address import address_hash, parse_recipient
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import LedgerConnection, ledger_transaction, one_row
+
+
+def suppress(
+    ledger: LedgerConnection,
+    *,
+    user_id: str | None = None,
+    address: str | None = None,
+    campaign_id: str | None = None,
+    reason: str,
+    actor: str = "",
+) -> bool:
+    """Never mail this user, or this address whoever has it: in one campaign, or in all for None.
+
+    The address itself is not kept, only its keyed hash. False when it was suppressed before. Raises
+    LedgerError without exactly one of ``user_id`` and ``address``, or without a reason; InvalidAddress for
+    no address.
+    """
+    whom = _whom(ledger, user_id, address)
+    name = "suppress_user" if user_id is not None else "suppress_address"
+    return _order(ledger, name, {**whom, "campaign": campaign_id}, reason, actor) > 0
+
+
+def unsuppress(
+    ledger: LedgerConnection,
+    *,
+    user_id: str | None = None,
+    address: str | None = None,
+    campaign_id: str | None = None,
+    reason: str,
+    actor: str = "",
+) -> bool:
+    """Lift exactly the suppression that `suppress` with the same arguments made; False when there is none.
+
+    Who was held for it is judged again by the campaign's next run before the cohort's deadline.
+    """
+    whom = _whom(ledger, user_id, address)
+    return _order(ledger, "lift_suppression", {**whom, "campaign": campaign_id}, reason, actor) > 0
+
+
+def halt(ledger: LedgerConnection, *, campaign_id: str | None = None, reason: str, actor: str = "") -> bool:
+    """Stop all sending, or one campaign's, at the gate: in running tasks too. False when halted before."""
+    return _order(ledger, "halt", {"campaign": campaign_id}, reason, actor) > 0
+
+
+def resume(ledger: LedgerConnection, *, campaign_id: str | None = None, reason: str, actor: str = "") -> bool:
+    """Lift that halt; what waited goes out with the next run. False when there was none."""
+    return _order(ledger, "resume", {"campaign": campaign_id}, reason, actor) > 0
+
+
+def _whom(ledger: LedgerConnection, user_id: str | None, address: str | None) -> dict[str, Any]:
+    if (user_id is None) == (address is None):
+        raise LedgerError("name exactly one of a user and an address; nothing was changed")
+    if address is None:
+        return {"user_id": user_id, "address_hash": None}
+    (key,) = one_row(ledger.execute(query("address_hash_key")))
+    return {"user_id": None, "address_hash": address_hash(key, parse_recipient(address))}
+
+
+def _order(ledger: LedgerConnection, name: str, arguments: dict[str, Any], reason: str, actor: str) -> int:
+    if not reason.strip():
+        raise LedgerError("give a reason; nothing was changed")
+    with ledger_transaction(ledger, actor=actor, lock_timeout=10, statement_timeout=30):
+        return ledger.execute(query(name), {**arguments, "reason": reason, "actor": actor}).rowcount

@@ -1,0 +1,117 @@
+"""Does a run add up? Every user of its cohorts in a state with a reason, nothing due left, nobody forgotten.
+
+The last step of the daily run. Knows named queries and how to show their figures to people. Must not know
+Airflow; the glue adds what only Airflow knows (a sibling task that failed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.ledger.alerts import NAMED_USERS, undelivered_alerts
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import LedgerConnection
+from lifecycle_emails.ledger.upkeep import sweep
+
+STATES = ("planned", "ready", "sending", "sent", "held", "rejected", "in_doubt")
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """The sums of a run.
+
+    ``waiting_until``: an answer may still come until then; None when nothing is awaited. ``problems``: why
+    the run is not done, each with what to do; empty when all is well. ``table``: the figures for people.
+    ``counts``: users by state, and by held reason under ``held``.
+    """
+
+    waiting_until: datetime | None
+    problems: tuple[str, ...]
+    table: str
+    counts: dict[str, Any]
+
+
+def reconcile(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequence[date]) -> Reconciliation:
+    """Add up these cohorts. Moves answers that are overdue to in_doubt first, and changes nothing else."""
+    sweep(ledger, campaign.id, cohort_dates)
+    arguments = {
+        "campaign": campaign.id,
+        "cohort_dates": list(cohort_dates),
+        "smtp_conn_id": campaign.smtp_conn_id,
+        "most": NAMED_USERS,
+    }
+    awaited = ledger.execute(query("answers_awaited"), arguments).fetchone()
+    rows = ledger.execute(query("states_by_cohort"), arguments).fetchall()
+    audiences = ledger.execute(query("cohort_audiences"), arguments).fetchall()
+    return Reconciliation(
+        waiting_until=awaited[0] if awaited else None,
+        problems=tuple(_problems(ledger, campaign, arguments, audiences)),
+        table=_table(campaign.id, rows, audiences),
+        counts=_counts(rows),
+    )
+
+
+def _problems(
+    ledger: LedgerConnection,
+    campaign: Campaign,
+    arguments: dict[str, Any],
+    audiences: Sequence[tuple[Any, ...]],
+) -> list[str]:
+    problems = []
+    open_rows = ledger.execute(query("open_rows"), arguments).fetchone()
+    planned, due, _ = open_rows or (0, 0, 0)
+    stops = [row[0] for row in ledger.execute(query("sending_stopped"), arguments)]
+    if due:
+        why = "; ".join(stops) or "a send_batch task did not finish"
+        problems.append(
+            f"{due} users are ready and were not mailed: {why}. Then clear send_batch of this run"
+        )
+    if planned:
+        problems.append(
+            f"{planned} users were not judged: limit_rate did not finish. Clear it and what follows"
+        )
+    forgotten = sum(without_row or 0 for _, _, without_row, _ in audiences)
+    if forgotten:
+        problems.append(f"{forgotten} users of the audience have no row in the ledger; clear extract_cohort")
+    doubtful = [row[0] for row in ledger.execute(query("users_in_doubt"), arguments)]
+    if doubtful:
+        problems.append(
+            f"in doubt, and never mailed again by themselves: users {', '.join(doubtful)}"
+            f"{' and more' if len(doubtful) == NAMED_USERS else ''}. Look into the provider's log, then "
+            "settle them and clear this task"
+        )
+    problems += [
+        f"alert {alert.alert_id} ({alert.kind}) could not be delivered; mend its callback, then clear alert"
+        for alert in undelivered_alerts(ledger, campaign.id)
+    ]
+    return problems
+
+
+def _counts(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    counts: dict[str, Any] = dict.fromkeys(STATES, 0)
+    held: dict[str, int] = {}
+    for _, state, reason, count in rows:
+        counts[state] += count
+        if reason:
+            held[reason] = held.get(reason, 0) + count
+    return {**counts, "held": held, "users": sum(count for *_, count in rows)}
+
+
+def _table(campaign_id: str, rows: Sequence[tuple[Any, ...]], audiences: Sequence[tuple[Any, ...]]) -> str:
+    header = ("cohort", "audience", "users", *STATES, "held because")
+    lines = [header]
+    for cohort_date, size, _, _ in audiences:
+        mine = [row for row in rows if row[0] == cohort_date]
+        by_state = {state: sum(row[3] for row in mine if row[1] == state) for state in STATES}
+        reasons = ", ".join(f"{row[3]} {row[2]}" for row in mine if row[2])
+        lines.append((
+            cohort_date.isoformat(), "-" if size is None else str(size), str(sum(by_state.values())),
+            *(str(by_state[state]) for state in STATES), reasons or "-",
+        ))  # fmt: skip
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    body = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([f"Campaign {campaign_id}, users by cohort and state", *body])

@@ -1,0 +1,112 @@
+"""Ledger connections and transactions with every setting stated, none inherited.
+
+Knows psycopg and the settings that the guarantee rests on. Must not know what the transactions are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeAlias
+
+import psycopg
+
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.migration import check_migrated
+from lifecycle_emails.ledger.queries import query
+
+LedgerConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Connect: TypeAlias = Callable[[], LedgerConnection]
+
+PLANNING_TIMEOUT_SECONDS = 1800
+"""Set steps over a whole cohort may wait for each other and run this long."""
+
+
+def connect_to_ledger(connect: Connect) -> LedgerConnection:
+    """Open a ledger connection by ``connect`` and make it ready for use.
+
+    Raises LedgerError when the database cannot be reached or its schema is not the one this package needs.
+    """
+    try:
+        ledger = connect()
+        ledger.autocommit = True
+        check_migrated(ledger)
+    except psycopg.OperationalError as error:
+        raise LedgerError(
+            "the ledger's database cannot be reached; nothing was changed. Check the Airflow connection (or "
+            f"LIFECYCLE_LEDGER_DSN) and that the server runs. It said: {first_line(error)}"
+        ) from None
+    return ledger
+
+
+@contextmanager
+def ledger_session(connect: Connect) -> Iterator[LedgerConnection]:
+    """A ledger connection for one block of work, closed at its end.
+
+    A connection lost within it becomes a LedgerError; every step can be repeated, none is done by half.
+    """
+    ledger = connect_to_ledger(connect)
+    try:
+        yield ledger
+    except psycopg.OperationalError as error:
+        raise LedgerError(
+            f"the connection to the ledger was lost or timed out; run this again. It said: {first_line(error)}"
+        ) from error
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def ledger_transaction(
+    ledger: LedgerConnection,
+    *,
+    actor: str = "",
+    lock_timeout: float,
+    statement_timeout: float,
+    roll_back: bool = False,
+) -> Iterator[None]:
+    """One READ COMMITTED transaction whose settings hold behind a transaction pooler too.
+
+    READ COMMITTED is what the frequency cap needs: each statement sees what was committed before it began,
+    so a count made after taking the cap lock sees every slot. ``actor`` is written into history. Times in
+    seconds.
+    """
+    with ledger.transaction(force_rollback=roll_back):
+        ledger.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        ledger.execute(query("state_settings"), settings(actor, lock_timeout, statement_timeout))
+        yield
+
+
+def one_row(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The row of a query that always gives one: an aggregate, INSERT ... RETURNING, the installation."""
+    row = cursor.fetchone()
+    if row is None:
+        raise LedgerError("the ledger gave no row where it always has one; was its installation row deleted?")
+    return row
+
+
+def planning_transaction(
+    ledger: LedgerConnection, *, actor: str = "", roll_back: bool = False
+) -> AbstractContextManager[None]:
+    """A `ledger_transaction` for steps over a whole cohort; a dry run rolls it back."""
+    return ledger_transaction(
+        ledger,
+        actor=actor,
+        lock_timeout=PLANNING_TIMEOUT_SECONDS,
+        statement_timeout=PLANNING_TIMEOUT_SECONDS,
+        roll_back=roll_back,
+    )
+
+
+def settings(actor: str, lock_timeout: float, statement_timeout: float) -> dict[str, str]:
+    """Parameters of the query ``state_settings``."""
+    return {
+        "actor": actor,
+        "lock_timeout": f"{int(lock_timeout * 1000)}ms",
+        "statement_timeout": f"{int(statement_timeout * 1000)}ms",
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a database's message; later lines may quote rows."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,113 @@
+"""What must happen whether or not a run comes: doubts told, the stale held, gaps told, detail dropped.
+
+Knows named queries. Must not know Airflow, SMTP, or callbacks: what is found becomes an alert row, and
+delivering it is somebody else's work. Reports gaps between cohorts; it does not plan them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.cohort import cohort_date_of, nominal_tick
+from lifecycle_emails.ledger.alerts import NAMED_USERS, create_alert
+from lifecycle_emails.ledger.provider import MAINTENANCE
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import LedgerConnection, planning_transaction
+
+GRACE = timedelta(hours=3)
+"""A cohort counts as missing when its tick is this long ago and nobody planned it."""
+
+KEEP_DETAIL = timedelta(days=400)
+"""Server replies, address hashes, history and alerts are kept this long after their cohort closed."""
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What one round did, in users, cohorts and rows."""
+
+    in_doubt: int
+    stale: int
+    closed: int
+    missing: int
+    dropped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For XCom: counts only."""
+        return asdict(self)
+
+
+def keep_up(
+    ledger: LedgerConnection, campaigns: Iterable[Campaign], *, now: datetime, keep: timedelta = KEEP_DETAIL
+) -> Upkeep:
+    """One round over all open cohorts. ``campaigns``: those whose DAGs should be running; ``now`` is aware.
+
+    Every doubt not told of yet and every gap between cohorts becomes an alert for the maintenance callbacks.
+    """
+    in_doubt = stale = closed = 0
+    for row in ledger.execute(query("open_campaigns")).fetchall():
+        arguments = {"campaign": row[0], "cohort_dates": []}
+        with planning_transaction(ledger):
+            ledger.execute(query("lock_campaign"), arguments)
+            in_doubt += ledger.execute(query("sweep_cohorts"), arguments).rowcount
+            stale += ledger.execute(query("hold_stale"), arguments).rowcount
+            closed += ledger.execute(query("close_cohorts"), arguments).rowcount
+            _tell_of_doubts(ledger, row[0])
+    missing = sum(_tell_of_gaps(ledger, campaign, now) for campaign in campaigns)
+    return Upkeep(in_doubt, stale, closed, missing, _drop_detail(ledger, keep))
+
+
+def sweep(ledger: LedgerConnection, campaign_id: str, cohort_dates: Sequence[date]) -> int:
+    """Move what has waited for its answer for too long to in_doubt, in these cohorts and the open ones."""
+    with planning_transaction(ledger):
+        swept = ledger.execute(
+            query("sweep_cohorts"), {"campaign": campaign_id, "cohort_dates": list(cohort_dates)}
+        )
+        return swept.rowcount
+
+
+def _tell_of_doubts(ledger: LedgerConnection, campaign_id: str) -> None:
+    doubts = ledger.execute(query("doubts_to_tell"), {"campaign": campaign_id}).fetchall()
+    if not doubts:
+        return
+    users = sorted({user_id for _, user_id, _, _ in doubts})
+    facts = {
+        "users": len(users),
+        "user_ids": users[:NAMED_USERS],
+        "cohort_dates": sorted({cohort_date.isoformat() for _, _, cohort_date, _ in doubts}),
+    }
+    alert_id = create_alert(
+        ledger, "in_doubt", campaign_id, None, run="maintenance", facts=facts, callbacks=MAINTENANCE
+    )
+    ledger.execute(
+        query("bind_doubts_to_alert"), {"alert_id": alert_id, "event_ids": [doubt[0] for doubt in doubts]}
+    )
+
+
+def _tell_of_gaps(ledger: LedgerConnection, campaign: Campaign, now: datetime) -> int:
+    newest = cohort_date_of(campaign, now)
+    if nominal_tick(campaign, newest) + GRACE > now:
+        newest -= timedelta(days=1)
+    with planning_transaction(ledger):
+        ledger.execute(query("lock_campaign"), {"campaign": campaign.id})
+        rows = ledger.execute(
+            query("missing_cohorts"), {"campaign": campaign.id, "newest": newest}
+        ).fetchall()
+        if rows:
+            facts = {"cohort_dates": [day.isoformat() for (day,) in rows]}
+            create_alert(
+                ledger, "missing_cohorts", campaign.id, rows[-1][0],
+                run="maintenance", facts=facts, callbacks=MAINTENANCE,
+            )  # fmt: skip
+    return len(rows)
+
+
+def _drop_detail(ledger: LedgerConnection, keep: timedelta) -> int:
+    with planning_transaction(ledger):
+        return sum(
+            ledger.execute(query(name), {"keep": keep}).rowcount
+            for name in ("drop_send_detail", "drop_old_events", "drop_old_refusals", "drop_old_alerts")
+        )

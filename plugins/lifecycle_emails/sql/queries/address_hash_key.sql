@@ -1,0 +1,1 @@
+SELECT address_hash_key FROM lifecycle.installation

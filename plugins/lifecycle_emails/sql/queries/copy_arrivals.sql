@@ -1,0 +1,1 @@
+COPY arrivals (user_id, address_hash) FROM STDIN

@@ -1,0 +1,7 @@
+SELECT
+    count(*) FILTER (WHERE s.not_before IS NULL OR s.not_before <= now()),
+    count(*) FILTER (WHERE s.not_before > now()),
+    min(s.not_before) FILTER (WHERE s.not_before > now())
+FROM unnest(%(cohort_dates)s::date[], %(batches)s::integer[]) AS wanted (cohort_date, batch)
+JOIN lifecycle.sends AS s USING (cohort_date, batch)
+WHERE s.campaign = %(campaign)s AND s.state = 'ready'

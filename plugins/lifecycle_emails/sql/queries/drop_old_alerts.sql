@@ -1,0 +1,1 @@
+DELETE FROM lifecycle.alerts WHERE created_at < now() - %(keep)s::interval

@@ -1,0 +1,1 @@
+DELETE FROM lifecycle.send_events WHERE happened_at < now() - %(keep)s::interval

@@ -1,0 +1,2 @@
+UPDATE lifecycle.batches SET lease_holder = NULL, lease_until = NULL
+WHERE campaign = %(campaign)s AND lease_holder = %(holder)s

@@ -1,0 +1,8 @@
+UPDATE lifecycle.sends AS s
+SET state = 'held',
+    held_reason = 'capped',
+    detail = (SELECT 'frequency cap: ' || string_agg(r.rule, ', ' ORDER BY r.rule) FROM refused AS r WHERE r.user_id = s.user_id)
+WHERE s.campaign = %(campaign)s
+  AND s.occurrence = 'once'
+  AND s.user_id IN (SELECT user_id FROM refused)
+  AND s.state = 'planned'

@@ -1,0 +1,1 @@
+SELECT message_id_namespace, address_hash_key FROM lifecycle.installation

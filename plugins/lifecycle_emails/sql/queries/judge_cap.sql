@@ -1,0 +1,21 @@
+-- The users to be judged and how many slots each has taken under each rule; run after taking the cap lock.
+-- Refused under a rule: as many slots as it allows are taken within its window. A row per (user, rule) refused.
+CREATE TEMPORARY TABLE refused AS
+WITH rules AS (
+    SELECT *
+    FROM unnest(%(rules)s::text[], %(max_sends)s::integer[], %(windows)s::interval[]) AS r (rule, max_sends, window_length)
+),
+candidates AS (
+    SELECT user_id, cohort_date
+    FROM lifecycle.judgement
+    WHERE campaign = %(campaign)s
+      AND cohort_date = ANY (%(cohort_dates)s)
+      AND hold IS NULL
+      AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s))
+)
+SELECT c.user_id, c.cohort_date, r.rule, count(*)::integer AS slots_taken
+FROM candidates AS c
+JOIN lifecycle.cap_slots AS t USING (user_id)
+JOIN rules AS r ON t.slot_at > now() - r.window_length
+GROUP BY c.user_id, c.cohort_date, r.rule, r.max_sends
+HAVING count(*) >= r.max_sends

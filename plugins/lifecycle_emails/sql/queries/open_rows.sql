@@ -1,0 +1,11 @@
+-- Rows that a run should have dealt with: still planned, or ready and due. Past the deadline the sweep has them.
+SELECT
+    count(*) FILTER (WHERE s.state = 'planned'),
+    count(*) FILTER (WHERE s.state = 'ready' AND (s.not_before IS NULL OR s.not_before <= now())),
+    count(*) FILTER (WHERE s.state = 'ready' AND s.not_before > now())
+FROM lifecycle.sends AS s
+JOIN lifecycle.cohorts AS c USING (campaign, cohort_date)
+WHERE s.campaign = %(campaign)s
+  AND s.cohort_date = ANY (%(cohort_dates)s)
+  AND s.state IN ('planned', 'ready')
+  AND c.not_after > now()

@@ -1,0 +1,20 @@
+-- New keys only. A batch is a chunk of ids in order, written once; latecomers go into batches of their own.
+WITH last_batch AS (
+    SELECT coalesce(max(batch) + 1, 0) AS next FROM lifecycle.sends
+    WHERE campaign = %(campaign)s AND cohort_date = %(cohort_date)s
+)
+INSERT INTO lifecycle.sends (user_id, campaign, cohort_date, batch, address_hash)
+SELECT
+    a.user_id,
+    %(campaign)s,
+    %(cohort_date)s,
+    last_batch.next + (row_number() OVER (ORDER BY a.user_id) - 1) / %(batch_size)s,
+    a.address_hash
+FROM arrivals AS a
+CROSS JOIN last_batch
+WHERE NOT EXISTS (
+    SELECT FROM lifecycle.sends AS s
+    WHERE s.user_id = a.user_id AND s.campaign = %(campaign)s AND s.occurrence = 'once'
+)
+ORDER BY a.user_id
+ON CONFLICT (user_id, campaign, occurrence) DO NOTHING

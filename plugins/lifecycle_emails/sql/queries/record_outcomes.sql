@@ -1,0 +1,30 @@
+-- What became of attempts. With a token: only the row that still carries it, in flight or in doubt; no match is
+-- no row and no error. Without one: something refused before the gate, so only a row that is still ready.
+UPDATE lifecycle.sends AS s
+SET state = CASE
+        WHEN o.verdict IN ('sent', 'rejected', 'in_doubt', 'held') THEN o.verdict::lifecycle.send_state
+        WHEN s.state = 'in_doubt' THEN 'planned'
+        ELSE 'ready'
+    END,
+    held_reason = CASE WHEN o.verdict = 'held' THEN o.held_reason::lifecycle.held_reason END,
+    sent_at = CASE WHEN o.verdict = 'sent' THEN now() END,
+    queue_id = coalesce(o.queue_id, s.queue_id),
+    detail = o.detail,
+    attempts = s.attempts + CASE WHEN o.verdict = 'retry' THEN 1 ELSE 0 END,
+    -- 5, 10, 20, 40, then every 60 minutes: RFC 5321 section 4.5.4.1 asks for patience that grows
+    not_before = CASE
+        WHEN o.verdict = 'retry' THEN now() + least(interval '5 minutes' * 2 ^ least(s.attempts, 5), interval '1 hour')
+    END
+FROM unnest(
+    %(user_ids)s::text[], %(attempts)s::uuid[], %(verdicts)s::text[],
+    %(held_reasons)s::text[], %(queue_ids)s::text[], %(details)s::text[]
+) AS o (user_id, attempt, verdict, held_reason, queue_id, detail)
+WHERE s.user_id = o.user_id
+  AND s.campaign = %(campaign)s
+  AND s.occurrence = 'once'
+  AND CASE
+      WHEN o.attempt IS NULL THEN s.state = 'ready'
+      ELSE s.attempt = o.attempt AND s.state IN ('sending', 'in_doubt')
+           AND NOT (s.state = 'in_doubt' AND o.verdict = 'in_doubt')
+  END
+RETURNING s.user_id, s.attempt, s.state::text

@@ -1,0 +1,5 @@
+SELECT cohort_date, state::text, held_reason::text, count(*)
+FROM lifecycle.sends
+WHERE campaign = %(campaign)s AND cohort_date = ANY (%(cohort_dates)s)
+GROUP BY cohort_date, state, held_reason
+ORDER BY cohort_date, state, held_reason
