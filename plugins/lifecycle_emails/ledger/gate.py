@@ -298,7 +298,7 @@ class Gate:
         with self._wake:
             self.failure = (
                 f"the ledger could not be reached again ({type(error).__name__}); {records} outcomes were "
-                "not recorded and will be in doubt after their answer_due. Nobody is mailed twice; see docs/ledger.md"
+                "not recorded and will be in doubt after their answer_due. Nobody is mailed twice"
             )
             for question in self._questions:
                 question.answer(Passage.NOT_COMMITTED)

@@ -1,0 +1,236 @@
+"""The dot gate on a real Postgres: verdicts, tokens, lost answers, a server that goes away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from lifecycle_emails.address import address_hash
+from lifecycle_emails.ledger.gate import Gate, GateTerms, Passage, Record, RecordedAs
+from lifecycle_emails.ledger.orders import halt, resume, suppress
+from lifecycle_emails.ledger.provider import stop_provider
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.upkeep import sweep
+from tests.cutting_proxy import CuttingProxy
+from tests.integration.ledger.rows import COHORT_DATE, add_cohort, add_sends, connect, let_time_pass, states
+
+HASH = bytes(16)
+
+
+def terms(**fields: Any) -> GateTerms:
+    values: dict[str, Any] = {
+        "campaign_id": "day4_follow_up",
+        "batches": ((COHORT_DATE, 0),),
+        "holder": uuid4(),
+        "smtp_conn_id": "lifecycle_smtp",
+        "template_version": "v1",
+        "dot_timeout": 600,
+    }
+    return GateTerms(**{**values, **fields})
+
+
+@contextmanager
+def open_gate(url: str, **fields: Any) -> Iterator[Gate]:
+    gate = Gate(lambda: psycopg.connect(url), terms(**fields))
+    try:
+        yield gate
+    finally:
+        gate.close(timeout=5)
+
+
+@pytest.fixture
+def ready_ledger(ledger_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A ledger in which users 1 to 3 are ready."""
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1", "2", "3"], state="ready")
+        yield ledger
+
+
+def test_passage_is_committed_with_token_and_answer_due(ledger_database: str, ready_ledger) -> None:
+    attempt = uuid4()
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", attempt, HASH) is Passage.PASSED
+        row = ready_ledger.execute(
+            "SELECT state::text, attempt, address_hash, template_version, extract(epoch FROM answer_due - gate_at)::int"
+            " FROM lifecycle.sends WHERE user_id = '1'"
+        ).fetchone()
+    assert row == ("sending", attempt, HASH, "v1", 670)
+
+
+def test_second_asker_of_a_row_loses(ledger_database: str, ready_ledger) -> None:
+    with open_gate(ledger_database) as one, open_gate(ledger_database) as other:
+        passages = {one.ask("1", uuid4(), HASH), other.ask("1", uuid4(), HASH)}
+    assert passages == {Passage.PASSED, Passage.LOST}
+
+
+def test_sixteen_askers_of_a_row_at_once_get_one_passage(ledger_database: str, ready_ledger) -> None:
+    gates = [Gate(lambda: psycopg.connect(ledger_database), terms()) for _ in range(16)]
+    together = threading.Barrier(16)
+    passages: list[Passage] = []
+
+    def ask(gate: Gate) -> None:
+        together.wait()
+        passages.append(gate.ask("1", uuid4(), HASH))
+
+    threads = [threading.Thread(target=ask, args=(gate,)) for gate in gates]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for gate in gates:
+        gate.close(timeout=5)
+    assert sorted(passages) == sorted([Passage.PASSED] + [Passage.LOST] * 15)
+
+
+def test_suppressed_at_the_gate_is_held(ledger_database: str, ready_ledger) -> None:
+    (key,) = ready_ledger.execute(query("address_hash_key")).fetchone()
+    suppress(ready_ledger, user_id="1", reason="unsubscribed a moment ago")
+    suppress(ready_ledger, address="Two@example.com", reason="complained")
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.SUPPRESSED
+        assert gate.ask("2", uuid4(), address_hash(key, "two@EXAMPLE.com")) is Passage.SUPPRESSED
+    assert states(ready_ledger) == {"1": "held/suppressed", "2": "held/suppressed", "3": "ready"}
+
+
+def test_past_the_deadline_at_the_gate_is_held_as_stale(ledger_database: str, ready_ledger) -> None:
+    let_time_pass(ready_ledger, timedelta(days=2))
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.STALE
+    assert states(ready_ledger)["1"] == "held/stale"
+
+
+@pytest.mark.parametrize("campaign_id", [None, "day4_follow_up"])
+def test_halt_stops_a_running_gate_and_resuming_lets_it_pass(
+    ledger_database: str, ready_ledger, campaign_id: str | None
+) -> None:
+    with open_gate(ledger_database) as gate:
+        assert halt(ready_ledger, campaign_id=campaign_id, reason="wrong template")
+        assert gate.ask("1", uuid4(), HASH) is Passage.HALTED
+        assert states(ready_ledger)["1"] == "ready"
+        assert resume(ready_ledger, campaign_id=campaign_id, reason="mended")
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_halt_of_another_campaign_stops_nothing(ledger_database: str, ready_ledger) -> None:
+    halt(ready_ledger, campaign_id="another_campaign", reason="not this one")
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_stopped_provider_is_passed_only_by_a_probe(ledger_database: str, ready_ledger) -> None:
+    stop_provider(ready_ledger, "lifecycle_smtp", "20 mails in a row were refused")
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.PROVIDER_STOPPED
+    with open_gate(ledger_database, probe=True) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_stopped_gate_lets_nobody_pass_and_still_records(ledger_database: str, ready_ledger) -> None:
+    attempt = uuid4()
+    with open_gate(ledger_database) as gate:
+        gate.ask("1", attempt, HASH)
+        gate.stop()
+        assert gate.ask("2", uuid4(), HASH) is Passage.NOT_COMMITTED
+        gate.record(Record("1", attempt, RecordedAs.SENT, queue_id="Q1", detail="dot: 250"))
+        assert gate.flush(timeout=5)
+    assert states(ready_ledger) == {"1": "sent", "2": "ready", "3": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("recorded_as", "from_sending", "from_in_doubt"),
+    [
+        (RecordedAs.SENT, "sent", "sent"),
+        (RecordedAs.REJECTED, "rejected", "rejected"),
+        (RecordedAs.RETRY, "ready", "planned"),
+        (RecordedAs.NO_DOT, "ready", "planned"),
+        (RecordedAs.IN_DOUBT, "in_doubt", "in_doubt"),
+    ],
+)
+def test_outcome_settles_a_sending_row_and_late_one_in_doubt(
+    ledger_database: str, ready_ledger, recorded_as: RecordedAs, from_sending: str, from_in_doubt: str
+) -> None:
+    prompt, late = uuid4(), uuid4()
+    with open_gate(ledger_database) as gate:
+        gate.ask("2", late, HASH)
+        let_time_pass(ready_ledger, timedelta(minutes=12))
+        assert sweep(ready_ledger, "day4_follow_up", [COHORT_DATE]) == 1
+        gate.ask("1", prompt, HASH)
+        gate.record(Record("1", prompt, recorded_as))
+        gate.record(Record("2", late, recorded_as))
+        assert gate.flush(timeout=5)
+    assert states(ready_ledger) == {"1": from_sending, "2": from_in_doubt, "3": "ready"}
+
+
+def test_outcome_with_another_token_changes_nothing(ledger_database: str, ready_ledger) -> None:
+    with open_gate(ledger_database) as gate:
+        gate.ask("1", uuid4(), HASH)
+        gate.record(Record("1", uuid4(), RecordedAs.NO_DOT))
+        gate.record(Record("2", uuid4(), RecordedAs.SENT))
+        assert gate.flush(timeout=5)
+    assert states(ready_ledger) == {"1": "sending", "2": "ready", "3": "ready"}
+
+
+def test_refusal_before_the_gate_waits_longer_each_time(ledger_database: str, ready_ledger) -> None:
+    waits = []
+    with open_gate(ledger_database) as gate:
+        for _ in range(6):
+            gate.record(Record("1", None, RecordedAs.RETRY, detail="rcpt: 450"))
+            assert gate.flush(timeout=5)
+            waits += ready_ledger.execute(
+                "SELECT attempts, round(extract(epoch FROM not_before - now()) / 60)::int FROM lifecycle.sends WHERE user_id = '1'"
+            ).fetchall()
+    assert waits == [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (6, 60)]
+
+
+def test_key_with_a_pending_outcome_is_gated_only_after_it(ledger_database: str, ready_ledger) -> None:
+    with open_gate(ledger_database) as gate:
+        first = uuid4()
+        assert gate.ask("1", first, HASH) is Passage.PASSED
+        gate.record(Record("1", first, RecordedAs.NO_DOT))
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_lost_answer_to_commit_allows_no_dot_and_is_read_back(
+    ledger_database: str, ready_ledger, postgres_server
+) -> None:
+    """The proxy delivers COMMIT to the server and cuts before its answer: committed, and nobody knows."""
+    with CuttingProxy(postgres_server.port) as proxy:
+        url = ledger_database.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        with open_gate(url) as gate:
+            kept = uuid4()
+            assert gate.ask("2", kept, HASH) is Passage.PASSED
+            proxy.cut_before_next_answer()
+            gate.record(Record("2", kept, RecordedAs.SENT))
+            attempt = uuid4()
+            assert gate.ask("1", attempt, HASH) is Passage.NOT_COMMITTED
+            assert gate.flush(timeout=20)
+            event = ready_ledger.execute(
+                "SELECT from_state::text, to_state::text, attempt FROM lifecycle.send_events WHERE user_id = '1'"
+            ).fetchall()
+            assert event == [("sending", "ready", attempt)], (
+                "the commit had happened, and was taken back by key"
+            )
+            assert states(ready_ledger) == {"1": "ready", "2": "sent", "3": "ready"}
+            assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_server_that_drops_connections_loses_no_outcome(ledger_database: str, ready_ledger) -> None:
+    attempts: dict[str, UUID] = {user: uuid4() for user in ("1", "2", "3")}
+    with open_gate(ledger_database) as gate:
+        for user, attempt in attempts.items():
+            assert gate.ask(user, attempt, HASH) is Passage.PASSED
+            ready_ledger.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid()"
+            )
+            gate.record(Record(user, attempt, RecordedAs.SENT))
+            assert gate.flush(timeout=20)
+    assert set(states(ready_ledger).values()) == {"sent"}
