@@ -1,0 +1,278 @@
+"""Opening a connection: TLS that is really checked, logins that never cross the network in clear."""
+
+import datetime as dt
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from lifecycle_emails.delivery.reply import Phase, Verdict
+from lifecycle_emails.delivery.smtp_connection import ConnectionFailed, SmtpConnection
+from lifecycle_emails.delivery.smtp_settings import SmtpSettings
+from lifecycle_emails.errors import DeliveryError
+from tests.scripted_smtp_server import BlackHole, Eof, Raw, Reply, Reset, ScriptedSmtpServer, Step
+
+PATIENCE = 10.0
+IMPATIENCE = 0.2
+LOGIN = ("team@example.com", "correct horse")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a file with a self-signed certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scripted.example.com")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+@pytest.fixture
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """Give a client's context that checks everything and believes this certificate alone."""
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedSmtpServer]:
+    with ScriptedSmtpServer(login=LOGIN) as server:
+        yield server
+
+
+@pytest.fixture
+def tls_server(server_tls: ssl.SSLContext) -> Iterator[ScriptedSmtpServer]:
+    with ScriptedSmtpServer(tls=server_tls, login=LOGIN) as server:
+        yield server
+
+
+def settings_for(server: ScriptedSmtpServer, **changes: Any) -> SmtpSettings:
+    settings: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": server.port,
+        "connect_timeout": PATIENCE,
+        "command_timeout": PATIENCE,
+        "local_hostname": "client.example.com",
+    }
+    return SmtpSettings(**(settings | changes))
+
+
+def failure(settings: SmtpSettings) -> ConnectionFailed:
+    with pytest.raises(ConnectionFailed) as caught:
+        SmtpConnection(settings).drop()
+    return caught.value
+
+
+def test_starttls_secures_the_connection_before_anything_else_is_said(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext
+) -> None:
+    connection = SmtpConnection(settings_for(tls_server, tls_context=trusting))
+    connection.quit()
+    [dialogue] = tls_server.dialogues
+    assert dialogue.verbs == ["EHLO", "STARTTLS", "EHLO", "QUIT"]
+    assert dialogue.in_clear == ["ehlo client.example.com", "STARTTLS"]
+
+
+def test_starttls_is_the_default_and_its_absence_an_error(server: ScriptedSmtpServer) -> None:
+    error = failure(settings_for(server))
+    assert error.outcome.phase is Phase.TLS
+    assert "does not offer" in str(error)
+    assert server.dialogues[0].verbs == ["EHLO"]
+
+
+@pytest.mark.parametrize("reply", [Reply(454, "4.7.0 not now"), Reply(501, "no")])
+def test_starttls_refused_is_an_error(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext, reply: Reply
+) -> None:
+    tls_server.on("starttls", reply)
+    error = failure(settings_for(tls_server, tls_context=trusting))
+    assert (error.outcome.phase, error.outcome.code) == (Phase.TLS, reply.code)
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_certificate_that_the_system_does_not_know_is_refused(
+    server_tls: ssl.SSLContext, security: str
+) -> None:
+    with ScriptedSmtpServer(tls=server_tls, implicit_tls=security == "tls", login=LOGIN) as server:
+        error = failure(settings_for(server, security=security, username=LOGIN[0], password=LOGIN[1]))
+        assert "certificate" in str(error).lower()
+        assert "AUTH" not in server.dialogues[0].verbs
+
+
+def test_certificate_for_another_host_is_refused(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext
+) -> None:
+    error = failure(settings_for(tls_server, host="localhost", tls_context=trusting))
+    assert error.outcome.phase is Phase.TLS
+    assert "localhost" in error.outcome.reply
+
+
+def test_tls_from_the_first_byte(server_tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    with ScriptedSmtpServer(tls=server_tls, implicit_tls=True) as server:
+        SmtpConnection(settings_for(server, security="tls", tls_context=trusting)).quit()
+        assert server.dialogues[0].in_clear == []
+        assert server.dialogues[0].verbs == ["EHLO", "QUIT"]
+
+
+def test_what_an_attacker_adds_to_the_starttls_reply_is_not_believed(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext
+) -> None:
+    injected = b"220 go ahead\r\n250-evil.example.com\r\n250 INJECTED\r\n"
+    tls_server.on("starttls", Raw(injected))
+    connection = SmtpConnection(settings_for(tls_server, tls_context=trusting))
+    assert connection.offers("pipelining")
+    assert not connection.offers("injected")
+    connection.quit()
+
+
+def test_login_happens_inside_tls(tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext) -> None:
+    settings = settings_for(tls_server, username=LOGIN[0], password=LOGIN[1], tls_context=trusting)
+    SmtpConnection(settings).quit()
+    [dialogue] = tls_server.dialogues
+    assert dialogue.verbs == ["EHLO", "STARTTLS", "EHLO", "AUTH", "QUIT"]
+    assert not any("AUTH" in command for command in dialogue.in_clear)
+
+
+def test_login_refused_names_the_phase_and_no_secret(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext
+) -> None:
+    settings = settings_for(tls_server, username=LOGIN[0], password="wrong-pony", tls_context=trusting)
+    error = failure(settings)
+    assert (error.outcome.phase, error.outcome.code) == (Phase.AUTH, 535)
+    assert "pony" not in str(error)
+    assert LOGIN[0] not in str(error)
+
+
+def test_login_that_is_not_ascii_does_not_show_in_the_error(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext
+) -> None:
+    error = failure(settings_for(tls_server, username="u", password="pässword", tls_context=trusting))
+    assert error.outcome.phase is Phase.AUTH
+    assert "ä" not in str(error)
+    assert "xe4" not in str(error)
+
+
+def test_login_that_the_server_does_not_offer_is_an_error(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    with ScriptedSmtpServer(tls=server_tls) as server:
+        error = failure(settings_for(server, username="u", password="p", tls_context=trusting))
+        assert error.outcome.phase is Phase.AUTH
+
+
+def test_login_in_clear_needs_a_setting_of_its_own(server: ScriptedSmtpServer) -> None:
+    with pytest.raises(DeliveryError, match="in clear"):
+        settings_for(server, security="none", username=LOGIN[0], password=LOGIN[1])
+    settings = settings_for(
+        server, security="none", username=LOGIN[0], password=LOGIN[1], auth_without_tls=True
+    )
+    SmtpConnection(settings).quit()
+    assert "AUTH" in server.dialogues[0].verbs
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"security": "ssl"}, "starttls"),
+        ({"username": "u"}, "both"),
+        ({"password": "p"}, "both"),
+        ({"ambiguous_after_dot": Verdict.SENT}, "in_doubt"),
+        ({"dot_timeout": 0}, "above 0"),
+        ({"command_timeout": -1}, "above 0"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DeliveryError, match=problem):
+        SmtpSettings("smtp.example.com", 587, **changes)
+
+
+def test_settings_do_not_show_the_login() -> None:
+    shown = repr(SmtpSettings("smtp.example.com", 587, username="some-user", password="some-password"))
+    assert "some-user" not in shown
+    assert "some-password" not in shown
+
+
+def test_nobody_listening_is_an_error_that_names_the_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    error = failure(SmtpSettings("127.0.0.1", port, security="none"))
+    assert error.outcome.phase is Phase.CONNECT
+    assert f"127.0.0.1:{port}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("phase", "steps", "expected", "verdict", "code"),
+    [
+        ("connect", [Reply(554, "5.7.1 no service")], Phase.CONNECT, Verdict.RETRY, 554),
+        ("connect", [Reply(421, "4.7.0 too many connections")], Phase.CONNECT, Verdict.SLOW_DOWN, 421),
+        ("connect", [Eof()], Phase.CONNECT, Verdict.RETRY, None),
+        ("connect", [Reset()], Phase.CONNECT, Verdict.RETRY, None),
+        ("connect", [Raw(b"HTTP/1.1 400 Bad Request\r\n")], Phase.CONNECT, Verdict.RETRY, None),
+        ("ehlo", [Reply(421, "4.3.2 not now")], Phase.EHLO, Verdict.RETRY, 421),
+        ("ehlo", [Reset()], Phase.EHLO, Verdict.RETRY, None),
+        ("ehlo", [Raw(b"\xff\xfe\r\n")], Phase.EHLO, Verdict.RETRY, None),
+    ],
+)
+def test_server_that_does_not_get_as_far_as_mail_is_an_error_with_its_phase(
+    server: ScriptedSmtpServer,
+    phase: str,
+    steps: list[Step],
+    expected: Phase,
+    verdict: Verdict,
+    code: int | None,
+) -> None:
+    server.on(phase, *steps)
+    outcome = failure(settings_for(server, security="none")).outcome
+    assert (outcome.phase, outcome.verdict, outcome.code) == (expected, verdict, code)
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"), [("connect", Phase.CONNECT), ("ehlo", Phase.EHLO), ("starttls", Phase.TLS)]
+)
+def test_silence_while_opening_ends_with_a_timeout(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext, phase: str, expected: Phase
+) -> None:
+    tls_server.on(phase, BlackHole())
+    settings = settings_for(
+        tls_server, connect_timeout=IMPATIENCE, command_timeout=IMPATIENCE, tls_context=trusting
+    )
+    assert failure(settings).outcome.phase is expected
+
+
+def test_host_name_that_cannot_be_one_is_an_error() -> None:
+    error = failure(SmtpSettings("a" * 70 + ".example.com", 25, security="none"))
+    assert error.outcome.phase is Phase.CONNECT
