@@ -103,8 +103,8 @@ def _in_doubt(alert: Alert) -> _Content:
         paragraphs=[
             (
                 f"{_users(alert.facts['users'])} may or may not have got the mail of campaign "
-                f"{alert.campaign}: the final dot was committed and no readable answer came back. Nobody is mailed again by "
-                "itself."
+                f"{alert.campaign}: the final dot was committed and no readable answer came back. Nobody is "
+                "mailed again by itself."
             )
         ],
         facts=[

@@ -1,0 +1,93 @@
+"""Reconciliation: green only when nothing due is left, nobody is forgotten, told or doubtful."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from lifecycle_emails.ledger.alerts import create_alert
+from lifecycle_emails.ledger.orders import halt
+from lifecycle_emails.ledger.reconciliation import reconcile
+from tests.integration.ledger.rows import (
+    COHORT_DATE,
+    add_cohort,
+    add_sends,
+    connect,
+    let_time_pass,
+    make_campaign,
+    states,
+)
+
+CAMPAIGN = make_campaign()
+
+
+def problems(ledger: psycopg.Connection) -> str:
+    return "\n".join(reconcile(ledger, CAMPAIGN, [COHORT_DATE]).problems)
+
+
+def test_finished_run_has_no_problems_and_its_sums_close(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1", "2"], state="sent")
+        add_sends(ledger, ["3"], state="held", held_reason="capped")
+        add_sends(ledger, ["4"], state="rejected")
+        add_sends(ledger, ["5"], state="ready", not_before=datetime.now(UTC) + timedelta(hours=2))
+        result = reconcile(ledger, CAMPAIGN, [COHORT_DATE])
+    assert result.problems == ()
+    assert result.waiting_until is None
+    assert result.counts == {
+        "users": 5, "planned": 0, "ready": 1, "sending": 0, "sent": 2, "held": {"capped": 1}, "rejected": 1, "in_doubt": 0,
+    }  # fmt: skip
+    assert "2026-05-01" in result.table
+    assert "1 capped" in result.table
+
+
+def test_answer_still_due_is_waited_for_and_an_overdue_one_is_in_doubt(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="sending")
+        waiting = reconcile(ledger, CAMPAIGN, [COHORT_DATE]).waiting_until
+        assert waiting is not None
+        assert waiting > datetime.now(UTC)
+        let_time_pass(ledger, timedelta(minutes=11))
+        result = reconcile(ledger, CAMPAIGN, [COHORT_DATE])
+        assert states(ledger) == {"1": "in_doubt"}
+    assert result.waiting_until is None
+    assert "users 1." in "\n".join(result.problems)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [("ready", "1 users are ready and were not mailed"), ("planned", "1 users were not judged")],
+)
+def test_open_rows_are_a_problem(ledger_database: str, state: str, message: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state=state)
+        assert message in problems(ledger)
+
+
+def test_halt_is_named_as_the_reason(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        halt(ledger, reason="wrong template", actor="ada")
+        assert "sending is halted (all campaigns) by ada" in problems(ledger)
+
+
+def test_undelivered_alert_is_a_problem(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        alert = create_alert(
+            ledger, "limit_exceeded", CAMPAIGN.id, None, run="r", facts={}, callbacks=["1 x"]
+        )
+        assert alert in problems(ledger)
+
+
+def test_user_of_the_audience_without_a_row_is_a_problem(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        ledger.execute("UPDATE lifecycle.cohorts SET audience_size = 5, audience_without_row = 2")
+        assert "2 users of the audience have no row" in problems(ledger)
