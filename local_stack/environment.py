@@ -71,7 +71,7 @@ def _create() -> bool:
 
 def _pip(arguments: list[str], packages: int = 0) -> bool:
     """Run pip, its output in the log, and print how far it is now and then."""
-    command = [ENVIRONMENT / "bin" / "python", "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
     collected, printed = 0, time.monotonic()
     with (
         LOG.open("a") as log,

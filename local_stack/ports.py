@@ -1,17 +1,24 @@
 """Loopback ports: find a free one, or say plainly that a chosen one is taken."""
 
+import random
 import socket
 
 from local_stack.errors import StackError
 
 LOOPBACK = "127.0.0.1"
+CANDIDATES = range(20000, 32000)
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now; another program may still take it first."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody listens on now; another program may still take it first.
+
+    Not the system's own choice: that lies in the range of outgoing connections, where a client that tries
+    again and again until a server is up can end up connected to itself.
+    """
+    for port in random.SystemRandom().sample(CANDIDATES, k=1000):
+        if is_free(port):
+            return port
+    raise StackError("No free loopback port found.")
 
 
 def is_free(port: int) -> bool:

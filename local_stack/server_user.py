@@ -56,7 +56,9 @@ class ServerUser:
                 stderr=subprocess.STDOUT,
                 cwd="/",
                 check=False,
-                **self._identity(),
+                user=self.uid if self.switched else None,
+                group=self.gid if self.switched else None,
+                extra_groups=[] if self.switched else None,
             )
             output.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, stdout=output.read())
@@ -89,6 +91,3 @@ class ServerUser:
                     f"{place} exists and belongs to another user. Remove it, or set STATE_DIR."
                 ) from None
         return place
-
-    def _identity(self) -> dict[str, object]:
-        return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.switched else {}

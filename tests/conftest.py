@@ -5,10 +5,12 @@ A fixture that gives a database gives its connection URL (a str); the test opens
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from local_stack import example_app
+from local_stack.catcher import Catcher, running_catcher
 from local_stack.postgres import PostgresServer, temporary_server
 
 _numbers = itertools.count(1)
@@ -57,6 +59,13 @@ def source_template(postgres_server: PostgresServer) -> str:
 def source_database(postgres_server: PostgresServer, source_template: str) -> Iterator[str]:
     """Give the URL of a new database with the example application's users table, empty."""
     yield from _database(postgres_server, source_template)
+
+
+@pytest.fixture
+def smtp_catcher(tmp_path: Path) -> Iterator[Catcher]:
+    """Give an SMTP server that records what it accepts: its `port`, and its `store` to read from."""
+    with running_catcher(tmp_path / "mails.sqlite") as catcher:
+        yield catcher
 
 
 def _database(server: PostgresServer, template: str | None = None) -> Iterator[str]:
