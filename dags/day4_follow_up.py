@@ -1,0 +1,25 @@
+"""Who is told when users would get too many mails: the team, by e-mail.
+
+Other recipients, and any other Airflow notifier, are set in this DAG's file; the rest is in the campaign's
+file.
+"""
+
+from datetime import UTC, datetime
+
+from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+from lifecycle_emails import lifecycle_dag
+
+dag = lifecycle_dag(
+    "day4_follow_up",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    on_limit_exceeded=[
+        SmtpNotifier(
+            smtp_conn_id="lifecycle_smtp",
+            from_email="Lifecycle e-mails <alerts@example.com>",
+            to="team@example.com",
+            subject="{{ alert.subject }}",
+            html_content="{{ alert.html }}",
+        ),
+    ],
+)

@@ -1,0 +1,154 @@
+"""What Airflow's UI shows about the DAGs: their documentation, that of their tasks, and the words they use.
+
+Text made from a campaign's file. Must not know Airflow: the DAG factory hands the text over.
+"""
+
+from lifecycle_emails.campaign import Campaign
+
+# ruff: noqa: E501  (a row of a Markdown table is one line)
+
+FIVE_WORDS = """\
+| word | meaning |
+|---|---|
+| **campaign** | one lifecycle e-mail: a file, a query, a template |
+| **cohort** | the users created on one day; a run mails one cohort |
+| **sent** | the mail server accepted the mail. Once sent, never sent again |
+| **held** | not mailed, for a reason that is written down: `suppressed`, `capped`, `stale` (too late), \
+`invalid_address`, `left_audience`, `render_failed` |
+| **cap** | how many lifecycle e-mails a user may get in a rolling window, over all campaigns |
+"""
+
+_CAMPAIGN_DOC = """\
+# {id}
+
+{description}
+
+{notes}Every day at {time} ({timezone}) this DAG mails the users who were created {offset_days} day{plural} before. \
+Each of them is mailed **at most once**, whatever is cleared, retried, backfilled or run twice: the sends ledger in \
+Postgres decides, Airflow only drives.
+
+| | |
+|---|---|
+| campaign | `include/campaigns/{id}.yaml` |
+| users | `include/audiences/{audience}`, connection `{source_conn_id}` |
+| text | `include/templates/{template}/` |
+| cap | rule set `{frequency_cap}` of `include/frequency_caps.yaml`; who is over it is {on_cap} |
+| deadline | {max_lateness_days} day{lateness_plural} after its scheduled run a cohort is `stale` and not mailed any more |
+| mail server | connection `{smtp_conn_id}` |
+
+## In five words
+
+{five_words}
+## When a run is red
+
+Look at the log of `reconcile` first: its last lines name every problem and what to do about it. **Clearing a task is \
+always safe**: nobody is mailed twice.
+
+| task | what it means | what to do |
+|---|---|---|
+| `extract_cohort` | the query could not be read, or a file has a mistake | mend what the log names, clear the task |
+| `filter_ledger`, `limit_rate` | the ledger could not be reached | check the connection of the ledger, clear the task |
+| `send_batch` | users are left after all retries: the mail server refused or was away | mend it, clear the task. Or do \
+nothing: the next scheduled run goes on with them until the deadline |
+| `alert` | a callback failed. Mail was not held up by it | mend it, clear the task; else the next run and the \
+maintenance DAG try again |
+| `reconcile` | something is open: it says what. A mail `in_doubt` was handed to the server, which never answered: only \
+a person can settle it | do what it says, then clear it: green |
+
+A task shown as *skipped* had nothing to do; for `send_batch` it may also mean that sending is halted or the mail \
+server is stopped: its log says so, and nothing is lost.
+
+## Run it by hand
+
+**Trigger** with a `cohort_date` mails the users created on that day who have not been mailed yet; with `dry_run` it \
+only shows how many there would be. A **backfill** over past days is safe: who has been mailed is not mailed again, \
+and what is past its deadline is `stale`.
+"""
+
+MAINTENANCE_DOC = """\
+# Lifecycle e-mails: maintenance
+
+{notes}Looks after the sends ledger of all campaigns, every few minutes. It reports, sweeps and retries; it plans \
+nothing and mails no user, but for one mail that tries a stopped mail server.
+
+- Mails whose answer never came become `in_doubt`, and the team is told. They are never sent again by themselves.
+- What is past its deadline becomes held (`stale`).
+- Days that no run has planned are found and reported.
+- A mail server that was stopped is tried with one mail, and started again when it accepts it.
+- Alerts that a campaign's own run could not deliver are delivered through the callbacks of this DAG.
+
+## In five words
+
+{five_words}
+## When a run is red
+
+Read the log of the red task. `maintain` needs the ledger; `deliver_alerts` failed in a callback. Both try again with \
+the next run; nothing is lost meanwhile.
+"""
+
+TASK_DOCS = {
+    "extract_cohort": (
+        "Gives every user of the cohort a row in the ledger: ids only. A scheduled run also takes earlier "
+        "cohorts that are still open or were never planned. **Result:** users found, new, moved, known."
+    ),
+    "filter_ledger": (
+        "Holds users who are suppressed or past the deadline, each with a reason. Those mailed already are "
+        "counted and left alone. **Result:** counts by reason."
+    ),
+    "limit_rate": (
+        "Reserves a slot of the frequency cap for every user, or holds the user as `capped` and records an "
+        "alert. **Result:** the groups of batches to send; the XCom `counts` has the figures."
+    ),
+    "send_batch": (
+        "Sends the ready users of some batches, each through the ledger's gate, so that a retry, a clear or a"
+        " second worker cannot send twice. One mapped task for each group, named by batches and size."
+    ),
+    "alert": (
+        "Tells the team who would have exceeded the frequency cap. Runs beside the sending: mail never waits"
+        " for it. Skipped when there is nothing to tell."
+    ),
+    "reconcile": (
+        "Waits for outstanding answers, prints what became of everybody, and is red when anything is open, "
+        "with what to do about it."
+    ),
+    "maintain": (
+        "Sweeps the ledger: what is overdue becomes `in_doubt` or held, gaps between cohorts are found."
+    ),
+    "deliver_alerts": "Delivers alerts that are still undelivered, through the callbacks of this DAG.",
+}
+
+
+def campaign_doc(campaign: Campaign, notes: str | None) -> str:
+    """Return the documentation of a campaign's DAG in Markdown; ``notes`` is its DAG file's docstring."""
+    on_cap = {"defer": "judged again by later runs until the deadline", "drop": "left out for good"}
+    return _CAMPAIGN_DOC.format(
+        id=campaign.id,
+        description=campaign.description,
+        notes=_paragraph(notes),
+        time=f"{campaign.time_of_day:%H:%M}",
+        timezone=campaign.timezone,
+        offset_days=campaign.offset_days,
+        plural=_plural(campaign.offset_days),
+        audience=campaign.audience,
+        source_conn_id=campaign.source_conn_id,
+        template=campaign.template,
+        frequency_cap=campaign.frequency_cap,
+        on_cap=on_cap[campaign.on_cap],
+        max_lateness_days=campaign.max_lateness_days,
+        lateness_plural=_plural(campaign.max_lateness_days),
+        smtp_conn_id=campaign.smtp_conn_id,
+        five_words=FIVE_WORDS,
+    )
+
+
+def maintenance_doc(notes: str | None) -> str:
+    """Return the documentation of the maintenance DAG in Markdown; ``notes`` is its DAG file's docstring."""
+    return MAINTENANCE_DOC.format(notes=_paragraph(notes), five_words=FIVE_WORDS)
+
+
+def _paragraph(notes: str | None) -> str:
+    return f"{notes.strip()}\n\n" if notes and notes.strip() else ""
+
+
+def _plural(count: int) -> str:
+    return "" if count == 1 else "s"

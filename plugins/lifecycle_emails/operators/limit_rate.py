@@ -1,0 +1,107 @@
+"""Reserve a slot of the frequency cap for every user who may be mailed, and divide them into mapped tasks."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Context, conf
+
+from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.frequency_cap import load_cap_rules
+from lifecycle_emails.operators.alert_callbacks import AlertCallback, callback_keys
+from lifecycle_emails.operators.campaign_operator import (
+    DRY_RUN_REMARK,
+    EXTRACT_TASK_ID,
+    CampaignOperator,
+    extracted_cohorts,
+    mistakes_fail_at_once,
+    open_ledger,
+    written_dates,
+)
+from lifecycle_emails.operators.run_request import RunRequest
+
+if TYPE_CHECKING:
+    from lifecycle_emails.ledger.batches import Group
+    from lifecycle_emails.ledger.judging import Limited
+
+
+class RateLimitOperator(CampaignOperator):
+    """Reserve each user's slot of the frequency cap, or hold the user as ``capped`` and record an alert.
+
+    Exact across campaigns and concurrent runs. The alert is recorded in the same transaction; the
+    AlertOperator delivers it, so mail never waits for a callback. In a dry run nothing is kept.
+
+    Returns the groups of batches to send, one for each mapped SendBatchOperator: every group with ready
+    users, whichever run made them ready. A dry run returns none. The counts are in the XCom ``counts``.
+
+    :param campaign_id: the campaign's id, the name of its file without ``.yaml`` (templated)
+    :param include_dir: folder that holds ``campaigns/``, ``audiences/`` and ``templates/`` (templated)
+    :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger (templated)
+    :param callbacks: what the AlertOperator will call; recorded with each alert as its recipients
+    :param cohorts_from: id of the ExtractCohortOperator's task, whose result names the cohorts to work on
+    """
+
+    template_fields: Sequence[str] = CampaignOperator.template_fields
+    ui_color = "#e8f3ec"
+
+    def __init__(
+        self,
+        *,
+        callbacks: Sequence[AlertCallback] = (),
+        cohorts_from: str = EXTRACT_TASK_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.callbacks = callbacks
+        self.cohorts_from = cohorts_from
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Reserve slots in the run's cohorts."""
+        with mistakes_fail_at_once():
+            campaign, request = self.read_run(context)
+            cohorts = extracted_cohorts(context, self.cohorts_from, request.cohort_date)
+            if request.dry_run:
+                limited, groups = self._limit_without_keeping(campaign, request), []
+            else:
+                limited = self._limit(campaign, request, cohorts)
+                groups = [_for_xcom(group) for group in limited.groups]
+        self.log.info(
+            "%sCampaign %s, %s: %d users %s; %d held by the frequency cap, %d of them newly%s.",
+            DRY_RUN_REMARK if request.dry_run else "",
+            campaign.id,
+            written_dates(cohorts),
+            limited.ready,
+            "would be mailed" if request.dry_run else f"are ready, for {len(groups)} tasks to mail",
+            limited.capped,
+            limited.newly_refused,
+            f" (alert {limited.alert_id})" if limited.alert_id and not request.dry_run else "",
+        )
+        counts = {name: value for name, value in limited.as_dict().items() if name != "groups"}
+        context["ti"].xcom_push(key="counts", value=counts)
+        return groups
+
+    def _limit(self, campaign: Campaign, request: RunRequest, cohorts: Sequence[date]) -> "Limited":
+        from lifecycle_emails.ledger.judging import limit_rate  # noqa: PLC0415  (psycopg comes with it)
+
+        rules = load_cap_rules(Path(self.include_dir), campaign.frequency_cap)
+        with open_ledger(self.ledger_conn_id) as ledger:
+            return limit_rate(
+                ledger,
+                campaign,
+                rules,
+                cohorts,
+                callbacks=callback_keys(self.callbacks),
+                max_groups=conf.getint("core", "max_map_length"),
+                run=request.run,
+            )
+
+    def _limit_without_keeping(self, campaign: Campaign, request: RunRequest) -> "Limited":
+        would_be = self.plan_without_keeping(campaign, request, "limit").limited
+        assert would_be is not None  # noqa: S101  (asked for)
+        return would_be
+
+
+def _for_xcom(group: "Group") -> dict[str, Any]:
+    """Give a group as XCom takes it, with the name that its mapped task has in the UI."""
+    return {**group.as_dict(), "label": group.label}

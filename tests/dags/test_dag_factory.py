@@ -1,0 +1,208 @@
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+
+from lifecycle_emails.dag_factory import lifecycle_dag
+from lifecycle_emails.errors import ConfigurationError
+from tests.dags.conftest import ROOT, Project
+
+
+def only_dag(bag: DagBag) -> DAG:
+    assert bag.import_errors == {}
+    (dag,) = bag.dags.values()
+    return dag
+
+
+def test_lifecycle_dag_has_the_steps_of_a_daily_run(project: Project) -> None:
+    project.write_dag()
+
+    dag = only_dag(project.parse())
+
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
+        "extract_cohort": {"filter_ledger"},
+        "filter_ledger": {"limit_rate"},
+        "limit_rate": {"send_batch", "alert"},
+        "send_batch": {"reconcile"},
+        "alert": {"reconcile"},
+        "reconcile": set(),
+    }
+    assert dag.get_task("send_batch").is_mapped
+    assert dag.get_task("reconcile").trigger_rule == "all_done"
+
+
+def test_lifecycle_dag_takes_schedule_and_names_from_the_campaign(project: Project) -> None:
+    project.include.write_campaign(
+        schedule="15 7 * * *",
+        timezone="Europe/Berlin",
+        owner="growth",
+        tags=["growth"],
+        description="Says hello.",
+    )
+    project.write_dag(head='"""Ask the growth team about this Airflow DAG."""')
+
+    dag = only_dag(project.parse())
+
+    assert dag.dag_id == "welcome"
+    assert dag.fileloc == str(project.dags / "welcome.py")
+    assert dag.tags == {"lifecycle", "growth"}
+    assert dag.owner == "growth"
+    assert dag.description == "Says hello."
+    assert dag.timetable.expression == "15 7 * * *"
+    assert str(dag.timetable.timezone) == "Europe/Berlin"
+    assert dag.doc_md is not None
+    assert "Every day at 07:15 (Europe/Berlin)" in dag.doc_md
+    assert "Ask the growth team about this Airflow DAG." in dag.doc_md
+
+
+def test_lifecycle_dag_takes_overrides_from_the_dag_file(project: Project) -> None:
+    project.write_dag(
+        call=(
+            'lifecycle_dag("welcome", on_limit_exceeded=[print], tags=["mine"], max_active_runs=2, '
+            'default_args={"retries": 7}, pool="mail")'
+        )
+    )
+
+    dag = only_dag(project.parse())
+
+    assert dag.tags == {"lifecycle", "mine"}
+    assert dag.max_active_runs == 2
+    extract, send = dag.get_task("extract_cohort"), dag.get_task("send_batch")
+    assert (extract.retries, extract.owner, extract.max_retry_delay) == (
+        7,
+        "lifecycle",
+        timedelta(minutes=30),
+    )
+    assert send.pool == "mail"
+
+
+def test_lifecycle_dag_may_have_another_id(project: Project) -> None:
+    project.write_dag(
+        "second_welcome", call='lifecycle_dag("welcome", dag_id="again", on_limit_exceeded=[print])'
+    )
+
+    dag = only_dag(project.parse())
+
+    assert dag.dag_id == "again"
+    assert dag.get_task("alert").campaign_id == "welcome"
+
+
+def test_lifecycle_dag_refuses_a_file_of_another_name(project: Project) -> None:
+    project.write_dag("welcom", call='lifecycle_dag("welcome", on_limit_exceeded=[print])')
+
+    (error,) = project.parse().import_errors.values()
+
+    assert "The DAG file welcom.py builds the DAG of campaign 'welcome'. Name the file welcome.py" in error
+
+
+def test_lifecycle_dag_refuses_a_schedule_from_the_dag_file(project: Project) -> None:
+    project.write_dag(call='lifecycle_dag("welcome", on_limit_exceeded=[print], schedule="@hourly")')
+
+    (error,) = project.parse().import_errors.values()
+
+    assert "The schedule cannot be set in the DAG file" in error
+
+
+@pytest.mark.parametrize("callbacks", ["print", '["print"]'])
+def test_lifecycle_dag_refuses_what_is_no_list_of_callbacks(project: Project, callbacks: str) -> None:
+    project.write_dag(call=f'lifecycle_dag("welcome", on_limit_exceeded={callbacks})')
+
+    (error,) = project.parse().import_errors.values()
+
+    assert "on_limit_exceeded must be a list of Airflow notifiers or functions of the context" in error
+
+
+def test_lifecycle_dag_without_callbacks_warns_in_the_dag_file(project: Project) -> None:
+    path = project.write_dag(call='lifecycle_dag("welcome")')
+
+    with pytest.warns(UserWarning, match="nobody is told"):
+        bag = project.parse()
+
+    (warning,) = bag.captured_warnings[str(path)]
+    assert only_dag(bag).dag_id == "welcome"
+    assert f"{path}:5" in warning
+    assert "when users exceed the frequency cap, nobody is told" in warning
+
+
+def test_maintenance_dag_without_callbacks_warns_in_the_dag_file(project: Project) -> None:
+    path = project.write_dag("lifecycle_maintenance", call="lifecycle_maintenance_dag()")
+
+    with pytest.warns(UserWarning, match="nobody is told"):
+        bag = project.parse()
+
+    (warning,) = bag.captured_warnings[str(path)]
+    assert only_dag(bag).timetable.expression == "*/10 * * * *"
+    assert "nobody is told of mails in doubt" in warning
+
+
+def test_broken_campaign_takes_no_other_dag_down(project: Project) -> None:
+    project.write_dag()
+    project.write_dag("broken")
+    project.include.write("campaigns/broken.yaml", "id: broken\nscedule: daily\n")
+
+    bag = project.parse()
+
+    assert set(bag.dags) == {"welcome"}
+    ((path, error),) = bag.import_errors.items()
+    assert path.endswith("broken.py")
+    assert "schedule" in error
+
+
+def test_lifecycle_dag_called_from_python_finds_the_folder_it_is_given(project: Project) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        lifecycle_dag("nowhere", dag_id="x", include_dir=project.include.path, on_limit_exceeded=[print])
+
+
+PARSE_ALONE = """
+import socket, sys, time
+from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+def refuse(*_, **__):
+    raise AssertionError("a DAG file used the network while it was parsed")
+
+socket.socket.connect = refuse
+started = time.perf_counter()
+bag = DagBag(sys.argv[1])
+seconds = time.perf_counter() - started
+assert not bag.import_errors, bag.import_errors
+loaded = {"airflow.providers.postgres.hooks.postgres", "lifecycle_emails.ledger"} & set(sys.modules)
+assert not loaded, f"parsing imported {loaded}"
+print(len(bag.dags), seconds)
+"""
+
+
+def test_fifty_campaigns_parse_within_a_second_without_network_or_database(project: Project) -> None:
+    for number in range(50):
+        name = f"welcome_{number}"
+        text = (
+            (project.include.path / "campaigns/welcome.yaml")
+            .read_text()
+            .replace("id: welcome", f"id: {name}")
+        )
+        project.include.write(f"campaigns/{name}.yaml", f"{text}template: welcome\n")
+        project.write_dag(name)
+
+    times = []
+    for _ in range(2):  # the faster of two: the machine may be busy with other things
+        parsed = subprocess.run(
+            [sys.executable, "-c", PARSE_ALONE, project.dags],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT / "plugins"),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://nobody@127.0.0.1:1/none",
+            },
+        )
+        assert parsed.returncode == 0, parsed.stderr
+        count, seconds = parsed.stdout.splitlines()[-1].split()
+        assert count == "50"
+        times.append(float(seconds))
+
+    assert min(times) < 1
