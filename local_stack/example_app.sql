@@ -1,7 +1,7 @@
 -- The example application's users: what a team's own application would have.
 CREATE TABLE IF NOT EXISTS users (
     user_id       bigint      PRIMARY KEY,
-    email         text        NOT NULL,
+    email         text,
     full_name     text        NOT NULL,
     locale        text        NOT NULL DEFAULT 'en',
     timezone      text        NOT NULL DEFAULT 'UTC',
