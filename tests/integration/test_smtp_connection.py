@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,23 @@ from cryptography.x509.oid import NameOID
 
 from lifecycle_emails.delivery.reply import Phase, Verdict
 from lifecycle_emails.delivery.smtp_connection import ConnectionFailed, SmtpConnection
+from lifecycle_emails.delivery.smtp_session import SmtpSession
 from lifecycle_emails.delivery.smtp_settings import SmtpSettings
 from lifecycle_emails.errors import DeliveryError
-from tests.scripted_smtp_server import BlackHole, Eof, Raw, Reply, Reset, ScriptedSmtpServer, Step
+from tests.scripted_smtp_server import Accept, BlackHole, Eof, Raw, Reply, Reset, ScriptedSmtpServer, Step
 
 PATIENCE = 10.0
-IMPATIENCE = 0.2
+IMPATIENCE = 1.0
+"""Not less: a busy machine must get through the steps before the one that hangs."""
 LOGIN = ("team@example.com", "correct horse")
+
+
+@dataclass(frozen=True)
+class Mail:
+    recipient: str = "jane@example.com"
+    content: bytes = b"Subject: x\r\n\r\nhello\r\n"
+    sender: str = "team@example.com"
+    needs_smtputf8: bool = False
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +176,45 @@ def test_login_happens_inside_tls(tls_server: ScriptedSmtpServer, trusting: ssl.
     [dialogue] = tls_server.dialogues
     assert dialogue.verbs == ["EHLO", "STARTTLS", "EHLO", "AUTH", "QUIT"]
     assert not any("AUTH" in command for command in dialogue.in_clear)
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_message_goes_through_tls(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext, security: str
+) -> None:
+    with ScriptedSmtpServer(tls=server_tls, implicit_tls=security == "tls") as server:
+        session = SmtpSession(settings_for(server, security=security, tls_context=trusting))
+        session.open()
+        verdicts = [(session.offer(Mail()) or session.finish()).verdict for _ in range(3)]
+        session.close()
+    assert verdicts == [Verdict.SENT] * 3
+    assert [message.content for message in server.accepted] == [Mail.content] * 3
+    assert len(server.dialogues) == 1
+    assert not any(command.startswith("MAIL") for command in server.dialogues[0].in_clear)
+
+
+@pytest.mark.parametrize("end", [[Reset()], [Eof()], [Accept(), Reset()]])
+def test_connection_lost_after_the_dot_is_in_doubt_through_tls_too(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext, end: list[Step]
+) -> None:
+    tls_server.on("dot", *end)
+    session = SmtpSession(settings_for(tls_server, tls_context=trusting))
+    session.open()
+    outcome = session.offer(Mail()) or session.finish()
+    assert (outcome.verdict, outcome.phase) == (Verdict.IN_DOUBT, Phase.DOT)
+    assert not session.is_open
+
+
+def test_withdraw_through_tls_accepts_nothing_and_says_nothing_in_clear(
+    tls_server: ScriptedSmtpServer, trusting: ssl.SSLContext
+) -> None:
+    session = SmtpSession(settings_for(tls_server, tls_context=trusting))
+    session.open()
+    assert session.offer(Mail()) is None
+    session.withdraw()
+    assert tls_server.dialogues[0].ended.wait(PATIENCE)
+    assert bytes(tls_server.dialogues[0].received).endswith(b"hello\r\n")
+    assert tls_server.accepted == []
 
 
 def test_login_refused_names_the_phase_and_no_secret(
