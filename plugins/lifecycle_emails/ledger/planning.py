@@ -19,7 +19,7 @@ from lifecycle_emails.address import address_hash
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import Cohort, natural_cohort
-from lifecycle_emails.errors import InvalidAddress, SourceError
+from lifecycle_emails.errors import InvalidAddress, LedgerError, SourceError
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
 
@@ -82,6 +82,14 @@ def frozen_cohort(ledger: LedgerConnection, campaign_id: str, cohort_date: date)
     arguments = {"campaign": campaign_id, "cohort_date": cohort_date}
     row = ledger.execute(query("find_cohort"), arguments).fetchone()
     return Cohort(*row) if row else None
+
+
+def planned_cohort(ledger: LedgerConnection, campaign_id: str, cohort_date: date) -> Cohort:
+    """The frozen cohort of a send; raises LedgerError when there is none, which its sends rule out."""
+    cohort = frozen_cohort(ledger, campaign_id, cohort_date)
+    if cohort is None:
+        raise LedgerError(f"the ledger has no cohort {cohort_date} of {campaign_id}; run its extract_cohort")
+    return cohort
 
 
 def changed_since_frozen(cohort: Cohort, campaign: Campaign) -> list[str]:

@@ -50,7 +50,8 @@ def ledger_session(connect: Connect) -> Iterator[LedgerConnection]:
         yield ledger
     except psycopg.OperationalError as error:
         raise LedgerError(
-            f"the connection to the ledger was lost or timed out; run this again. It said: {first_line(error)}"
+            "the connection to the ledger was lost or timed out; run this again. It said: "
+            f"{first_line(error)}"
         ) from error
     finally:
         ledger.close()

@@ -1,0 +1,320 @@
+"""Sends one group of batches: reads who is due, renders each message, hands it to a lane.
+
+The work of one mapped task. Knows ledger, audience, templates and lanes, and brings them together. Must not
+know Airflow. It can be killed anywhere and repeated: the ledger says what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+import psycopg
+
+from lifecycle_emails.address import address_hash, parse_recipient
+from lifecycle_emails.audience import Audience
+from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.cohort import Cohort
+from lifecycle_emails.delivery.lane import Lane, Mail, Tally
+from lifecycle_emails.delivery.refusal_watch import RefusalWatch
+from lifecycle_emails.delivery.smtp_session import SmtpSession, SmtpSettings
+from lifecycle_emails.errors import DeliveryError, InvalidAddress, LedgerError, RenderFailed
+from lifecycle_emails.ledger.batches import Due, Group, due_rows, due_users, give_back_leases, take_leases
+from lifecycle_emails.ledger.gate import RECONNECT_FOR_SECONDS, Gate, GateTerms, Record, RecordedAs
+from lifecycle_emails.ledger.planning import planned_cohort
+from lifecycle_emails.ledger.provider import stop_provider
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import Connect, ledger_session, one_row
+from lifecycle_emails.message import MessageTemplates
+
+log = logging.getLogger(__name__)
+
+PROFILES_AT_ONCE = 500
+"""Users whose variables are read from the source in one query."""
+
+ANSWERS_AFTER_STOP_SECONDS = 2.5
+"""After a stop, how long answers to dots already written are waited for."""
+
+RECORDING_AFTER_STOP_SECONDS = 1.5
+"""After that, how long they may take to be recorded: Airflow kills a task 5 s after asking it to end."""
+
+PROGRESS_EVERY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a group, in users.
+
+    ``due_now`` may be sent at once and was not; ``due_later`` wait for ``next_due``. ``stopped_by`` says
+    why the group ended early: ``halted``, ``provider_stopped``, ``stop`` (the task was asked to end) or
+    ``leased`` (another task is at it).
+    """
+
+    sent: int
+    rejected: int
+    held: int
+    in_doubt: int
+    refused_for_now: int
+    due_now: int
+    due_later: int
+    next_due: datetime | None
+    stopped_by: str | None
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For XCom: counts only."""
+        return {**asdict(self), "next_due": self.next_due and self.next_due.isoformat()}
+
+
+@dataclass(frozen=True)
+class SendingTools:
+    """What a group is sent with. ``connect_source`` opens the database that the audience is read from."""
+
+    campaign: Campaign
+    audience: Audience
+    templates: MessageTemplates
+    smtp: SmtpSettings
+    connect_ledger: Connect
+    connect_source: Callable[[], psycopg.Connection[Any]]
+
+
+def send_group(
+    tools: SendingTools,
+    group: Group,
+    *,
+    stop: threading.Event,
+    probe: bool = False,
+    at_most: int | None = None,
+) -> Sent:
+    """Send what is due in the group's batches, each user at most once, and say what is left.
+
+    ``stop`` ends it early from another thread or a signal: nothing more is gated, answers to dots already
+    written are collected for `ANSWERS_AFTER_STOP_SECONDS`. ``probe`` may pass while the provider is
+    stopped; ``at_most`` bounds the mails offered. Raises DeliveryError when no SMTP connection could be
+    opened, LedgerError when the ledger stayed unreachable; everything that was recorded by then stays
+    recorded.
+    """
+    started = time.monotonic()
+    holder = uuid4()
+    tally = Tally()
+    with ledger_session(tools.connect_ledger) as ledger:
+        batches = take_leases(ledger, tools.campaign.id, group, holder)
+    if batches:
+        try:
+            _GroupSender(tools, batches, holder, tally, stop, probe).run(at_most)
+        finally:
+            _give_back_leases(tools, holder)
+    else:
+        tally.stopped_by = "leased"
+    with ledger_session(tools.connect_ledger) as ledger:
+        due = due_rows(ledger, tools.campaign.id, group.batches)
+    if tally.failure is not None:
+        if due.now or not isinstance(tally.failure, DeliveryError):
+            raise tally.failure
+        log.warning("a connection could not be used, the others did its work: %s", tally.failure)
+    return _summary(tally, due, time.monotonic() - started, stop)
+
+
+class _GroupSender:
+    def __init__(
+        self,
+        tools: SendingTools,
+        batches: tuple[tuple[date, int], ...],
+        holder: UUID,
+        tally: Tally,
+        stop: threading.Event,
+        probe: bool,
+    ) -> None:
+        self._tools = tools
+        self._batches = batches
+        self._tally = tally
+        self._stop = stop
+        self._watch: RefusalWatch[Record] = RefusalWatch()
+        self._shown_at = time.monotonic()
+        terms = GateTerms(
+            campaign_id=tools.campaign.id,
+            batches=batches,
+            holder=holder,
+            smtp_conn_id=tools.campaign.smtp_conn_id,
+            template_version=tools.templates.version,
+            dot_timeout=tools.smtp.dot_timeout,
+            probe=probe,
+        )
+        self._gate = Gate(tools.connect_ledger, terms)
+        with ledger_session(tools.connect_ledger) as ledger:
+            self._namespace, self._hash_key = one_row(ledger.execute(query("installation_keys")))
+
+    def run(self, at_most: int | None) -> None:
+        """Pass over what is due until nothing is, or a pass sends nothing."""
+        try:
+            while not self._should_stop():
+                before = self._tally.counts()
+                due = self._read_due()
+                if not due:
+                    break
+                self._one_pass(due, at_most)
+                if at_most is not None or self._tally.counts() == before:
+                    break
+        finally:
+            self._end()
+
+    def _read_due(self) -> list[tuple[Cohort, list[str]]]:
+        """Who may be sent now, by cohort. The ledger's connection is not kept: sending takes its time."""
+        campaign_id = self._tools.campaign.id
+        with ledger_session(self._tools.connect_ledger) as ledger:
+            users = due_users(ledger, campaign_id, self._batches)
+            return [(planned_cohort(ledger, campaign_id, day), ids) for day, ids in users.items()]
+
+    def _should_stop(self) -> bool:
+        return bool(
+            self._stop.is_set() or self._tally.stopped_by or self._watch.tripped or self._gate.failure
+        )
+
+    def _one_pass(self, due: list[tuple[Cohort, list[str]]], at_most: int | None) -> None:
+        total = sum(len(user_ids) for _, user_ids in due)
+        lanes_wanted = min(self._tools.campaign.connections, total)
+        mails: queue.Queue[Mail | None] = queue.Queue(maxsize=2 * lanes_wanted)
+        lanes = [
+            Lane(
+                SmtpSession(self._tools.smtp), mails, self._gate, self._watch, self._tally, self._should_stop
+            )
+            for _ in range(lanes_wanted)
+        ]
+        for lane in lanes:
+            lane.start()
+        try:
+            for number, mail in enumerate(self._mails(due), start=1):
+                if not self._hand_over(mail, mails, lanes):
+                    break
+                self._show_progress(number, total)
+                if number == at_most:
+                    break
+        finally:
+            self._dismiss(lanes, mails)
+            self._release_rejections()
+        if not self._stop.is_set() and not self._gate.flush(RECONNECT_FOR_SECONDS):
+            log.warning("not all outcomes are recorded yet")
+
+    def _mails(self, due: list[tuple[Cohort, list[str]]]) -> Iterator[Mail]:
+        """Render who is due; hold whoever cannot be mailed, one by one, and go on."""
+        with self._tools.connect_source() as source:
+            for cohort, user_ids in due:
+                for start in range(0, len(user_ids), PROFILES_AT_ONCE):
+                    chunk = user_ids[start : start + PROFILES_AT_ONCE]
+                    profiles = self._tools.audience.profiles(source, cohort, chunk)
+                    for user_id in chunk:
+                        mail = self._render(user_id, profiles.get(user_id))
+                        if mail is not None:
+                            yield mail
+
+    def _render(self, user_id: str, profile: dict[str, Any] | None) -> Mail | None:
+        if profile is None:
+            self._hold(user_id, "left_audience", "the audience query no longer returns this user")
+            return None
+        try:
+            recipient = parse_recipient(profile["email"])
+            message = self._tools.templates.render(
+                profile, recipient, self._message_id(user_id), datetime.now(UTC)
+            )
+        except InvalidAddress as error:
+            self._hold(user_id, "invalid_address", str(error))
+            return None
+        except RenderFailed as error:
+            self._hold(user_id, "render_failed", str(error))
+            return None
+        return Mail(user_id, address_hash(self._hash_key, recipient), message)
+
+    def _message_id(self, user_id: str) -> str:
+        """The same over all attempts (RFC 5322 section 3.6.4): it ties logs, bounces and copies together."""
+        campaign = self._tools.campaign
+        name = f"{campaign.id}/{user_id}/once"
+        domain = self._tools.templates.sender_domain
+        return f"<{uuid5(self._namespace, name)}@{domain}>"
+
+    def _hold(self, user_id: str, reason: str, detail: str) -> None:
+        self._gate.record(Record(user_id, None, RecordedAs.HELD, held_reason=reason, detail=detail))
+        self._tally.count(RecordedAs.HELD)
+
+    def _hand_over(self, mail: Mail, mails: queue.Queue[Mail | None], lanes: list[Lane]) -> bool:
+        """Wait for a lane to take the mail; False when all lanes have ended or a stop was asked for."""
+        while not self._should_stop() and any(lane.is_alive() for lane in lanes):
+            try:
+                mails.put(mail, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _dismiss(self, lanes: list[Lane], mails: queue.Queue[Mail | None]) -> None:
+        """Let the lanes finish; after a stop, give answers to dots already written their short time."""
+        for _ in lanes:
+            while any(lane.is_alive() for lane in lanes):
+                try:
+                    mails.put(None, timeout=0.2)
+                except queue.Full:
+                    if self._stop.is_set():
+                        break
+                else:
+                    break
+        deadline: float | None = None
+        while any(lane.is_alive() for lane in lanes):
+            if self._stop.is_set():
+                self._gate.stop()
+                deadline = deadline or time.monotonic() + ANSWERS_AFTER_STOP_SECONDS
+                if time.monotonic() > deadline:
+                    return
+            for lane in lanes:
+                lane.join(timeout=0.05)
+
+    def _release_rejections(self) -> None:
+        """At the end of a pass: rejections of a wave count as refused for now, the others as they came."""
+        recorded_as = RecordedAs.RETRY if self._watch.tripped else RecordedAs.REJECTED
+        for rejection in self._watch.drain():
+            self._gate.record(replace(rejection, recorded_as=recorded_as))
+            self._tally.count(recorded_as)
+
+    def _end(self) -> None:
+        timeout = RECORDING_AFTER_STOP_SECONDS if self._stop.is_set() else RECONNECT_FOR_SECONDS
+        written = self._gate.close(timeout)
+        if self._watch.tripped:
+            with ledger_session(self._tools.connect_ledger) as ledger:
+                stop_provider(ledger, self._tools.campaign.smtp_conn_id, self._watch.tripped)
+            self._tally.stopped_by = "provider_stopped"
+        if self._gate.failure or not written:
+            raise LedgerError(self._gate.failure or "some outcomes could not be recorded in time")
+
+    def _show_progress(self, offered: int, total: int) -> None:
+        if time.monotonic() - self._shown_at > PROGRESS_EVERY_SECONDS:
+            self._shown_at = time.monotonic()
+            log.info("%d of %d mails offered, %d sent", offered, total, self._tally.counts()[RecordedAs.SENT])
+
+
+def _give_back_leases(tools: SendingTools, holder: UUID) -> None:
+    """End the leases now. Failing to is no fault: they end by themselves."""
+    with suppress(LedgerError, psycopg.Error), ledger_session(tools.connect_ledger) as ledger:
+        give_back_leases(ledger, tools.campaign.id, holder)
+
+
+def _summary(tally: Tally, due: Due, seconds: float, stop: threading.Event) -> Sent:
+    counts: Counter[str] = tally.counts()
+    return Sent(
+        sent=counts[RecordedAs.SENT],
+        rejected=counts[RecordedAs.REJECTED],
+        held=counts[RecordedAs.HELD] + counts["suppressed"] + counts["stale"],
+        in_doubt=counts[RecordedAs.IN_DOUBT],
+        refused_for_now=counts[RecordedAs.RETRY],
+        due_now=due.now,
+        due_later=due.later,
+        next_due=due.next_due,
+        stopped_by="stop" if stop.is_set() else tally.stopped_by,
+        seconds=round(seconds, 3),
+    )
