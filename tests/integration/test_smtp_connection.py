@@ -4,6 +4,7 @@ import datetime as dt
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,6 +322,16 @@ def test_silence_while_opening_ends_with_a_timeout(
         tls_server, connect_timeout=IMPATIENCE, command_timeout=IMPATIENCE, tls_context=trusting
     )
     assert failure(settings).outcome.phase is expected
+
+
+def test_write_that_is_not_taken_ends_within_its_own_time(server: ScriptedSmtpServer) -> None:
+    server.on("mail", BlackHole())
+    connection = SmtpConnection(settings_for(server, security="none"))
+    started = time.monotonic()
+    with pytest.raises(OSError, match="not connected"):
+        connection.send(b"MAIL FROM:<team@example.com>\r\n" + b"x" * 20_000_000, IMPATIENCE)
+    assert time.monotonic() - started < PATIENCE / 2
+    connection.drop()
 
 
 def test_host_name_that_cannot_be_one_is_an_error() -> None:

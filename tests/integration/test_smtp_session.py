@@ -290,6 +290,15 @@ def test_silence_before_the_dot_ends_with_the_command_timeout(
         assert not session.is_open
 
 
+def test_without_pipelining_a_refusal_is_the_last_thing_said(server: ScriptedSmtpServer) -> None:
+    server.extensions.clear()
+    server.on("mail", Reply(451, "4.3.0 later"), times=1)
+    with opened(server) as session:
+        assert summary(session.offer(Mail())) == (RETRY, Phase.MAIL, 451)
+        assert send(session).verdict is SENT
+    assert server.dialogues[0].verbs == ["EHLO", "MAIL", "RSET", "MAIL", "RCPT", "DATA", "QUIT"]
+
+
 def test_refused_recipient_with_data_accepted_all_the_same_ends_without_a_dot(
     pipelining_server: ScriptedSmtpServer,
 ) -> None:
@@ -509,7 +518,8 @@ def test_surplus_reply_is_never_taken_for_the_answer_to_the_next_dot(server: Scr
     server.on("dot", Reply(554, "5.7.1 refused"), times=1)
     with opened(server) as session:
         assert send(session).verdict is SENT
-        assert send(session).verdict is RETRY
+        assert summary(send(session)) == (RETRY, Phase.MAIL, 250)
+        assert not session.is_open
     assert len(server.accepted) == 1
 
 
