@@ -31,11 +31,15 @@ down: ## Stop the local stack; no process is left
 test: setup ## Run all fast tests (at most 8 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## Lint, format, types, and whether generated files and the lock are in step
+check: setup ## Lint, format, types, and whether generated files, the lock and docker-compose.yaml are in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m local_stack.lock_check
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/python -m local_stack.generated_check
+	$(BIN)/check-jsonschema --schemafile include/campaign.schema.json include/campaigns/*.yaml
 
 lock: setup ## Resolve requirements.txt and requirements-dev.txt into requirements.lock anew
 	@$(BIN)/uv pip compile requirements.txt requirements-dev.txt --universal --python-version 3.11 \

@@ -276,7 +276,8 @@ def test_images_are_named_by_version(compose: dict[str, Any], postgres_server: P
 def test_image_is_built_from_the_locked_versions() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     bases = re.findall(r"^FROM python:(3\.\d+)\.\d+-slim-\w+", dockerfile, re.MULTILINE)
-    assert bases == [f"{sys.version_info.major}.{sys.version_info.minor}"] * 2
+    [locked_for] = re.findall(r"--python-version ([\d.]+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert bases == [locked_for] * 2
     assert "--require-hashes" in dockerfile
     [uv] = re.findall(r"uv==([\d.]+)", dockerfile)
     assert f"uv=={uv}\n" in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
