@@ -29,8 +29,12 @@ def connect_to_ledger(connect: Connect) -> LedgerConnection:
     """
     try:
         ledger = connect()
-        ledger.autocommit = True
-        check_migrated(ledger)
+        try:
+            ledger.autocommit = True
+            check_migrated(ledger)
+        except BaseException:
+            ledger.close()
+            raise
     except psycopg.OperationalError as error:
         raise LedgerError(
             "the ledger's database cannot be reached; nothing was changed. Check the Airflow connection (or "

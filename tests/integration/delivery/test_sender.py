@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from lifecycle_emails.delivery.probe import probe_provider
 from lifecycle_emails.errors import DeliveryError
 from lifecycle_emails.ledger.orders import halt, resume, suppress
 from lifecycle_emails.ledger.provider import stopped_providers
@@ -246,3 +247,25 @@ def test_ledger_restarted_in_the_middle_loses_nothing(daily_run: DailyRun, smtp_
     daily_run.send(daily_run.plan())
     assert Counter(daily_run.states().values()) == {"sent": 100}
     assert once_each(smtp_server, *range(1, 101))
+
+
+def test_probe_tries_a_stopped_provider_with_one_mail_and_resumes_once_it_is_accepted(
+    daily_run: DailyRun, smtp_server
+) -> None:
+    smtp_server.on("rcpt", Reply(554, "5.7.1 policy"), times=21)
+    daily_run.include.write_campaign(connections=1)
+    daily_run.add_users(*range(1, 31))
+    daily_run.send(daily_run.plan())
+    assert len(stopped_providers(daily_run.ledger)) == 1
+    assert probe_provider(daily_run.tools) is False
+    assert probe_provider(daily_run.tools) is True
+    assert stopped_providers(daily_run.ledger) == []
+    assert Counter(daily_run.states().values()) == {"sent": 1, "ready": 29}
+    let_time_pass(daily_run.ledger, timedelta(minutes=10))
+    daily_run.send(daily_run.plan())
+    assert once_each(smtp_server, *range(1, 31))
+
+
+def test_probe_without_anybody_to_mail_tries_nothing(daily_run: DailyRun, smtp_server) -> None:
+    assert probe_provider(daily_run.tools) is None
+    assert smtp_server.dialogues == []
