@@ -35,6 +35,11 @@ SKIP_REASONS = {
     ),
 }
 
+LEFT_BECAUSE = {
+    "stop": "this task was asked to stop",
+    "leased": "another task is at them",
+}
+
 Result = TypeVar("Result")
 
 
@@ -89,16 +94,19 @@ class SendBatchOperator(CampaignOperator):
             sent.refused_for_now,
             sent.seconds,
         )
-        self._end_by_what_is_left(context, sent)
+        self.end_by_what_is_left(context, sent)
         return sent.as_dict()
 
     def on_kill(self) -> None:
         """Stop sending. Airflow calls this on SIGTERM, in the main thread."""
         if self._stop is not None:
-            self.log.warning(
-                "Asked to stop: no further message is sent; answers under way are being recorded."
-            )
             self._stop.set()
+            self.log.warning("Asked to stop: nothing more is sent; answers under way are being recorded.")
+
+    def stop_event(self) -> threading.Event:
+        """Give the event that `on_kill` sets: a new one, since operators are copied and events cannot be."""
+        self._stop = threading.Event()
+        return self._stop
 
     def _send(self) -> Sent:
         from lifecycle_emails.delivery.sender import send_group  # noqa: PLC0415  (psycopg comes with these)
@@ -107,8 +115,8 @@ class SendBatchOperator(CampaignOperator):
         campaign = load_campaign(Path(self.include_dir), self.campaign_id)
         tools = self._tools(campaign)
         group = Group.from_dict(self.group)
-        stop = self._stop = threading.Event()
-        return _in_thread(lambda: send_group(tools, group, stop=stop), stop)
+        stop = self.stop_event()
+        return in_thread(lambda: send_group(tools, group, stop=stop), stop)
 
     def _tools(self, campaign: Campaign) -> SendingTools:
         """Gather what the core sends with. Airflow is asked for connections here, in the main thread."""
@@ -126,20 +134,15 @@ class SendBatchOperator(CampaignOperator):
             connect_source=source_connector(campaign.source_conn_id),
         )
 
-    def _end_by_what_is_left(self, context: Context, sent: Sent) -> None:
+    def end_by_what_is_left(self, context: Context, sent: Sent) -> None:
         """End the task otherwise than as a success where users are left who may still be mailed."""
         if sent.stopped_by in SKIP_REASONS:
             raise AirflowSkipException(SKIP_REASONS[sent.stopped_by])
-        if sent.stopped_by == "stop":
-            raise DeliveryError(
-                f"{self.group['label']}: asked to stop with {sent.due_now} users left. The retry goes on with"
-                " them."
-            )
         if sent.due_now:
+            why = LEFT_BECAUSE.get(sent.stopped_by or "", "the log above says why")
             raise DeliveryError(
-                f"{self.group['label']}: {sent.due_now} users could be mailed now and were"
-                f" not{', as another task is at them' if sent.stopped_by == 'leased' else ''}. The retry goes"
-                " on with them; the log above says why."
+                f"{self.group['label']}: {sent.due_now} users could be mailed now and were not: {why}. "
+                "The retry goes on with them."
             )
         if sent.next_due is not None:
             self._wait_for_next(context, sent.next_due, sent.due_later)
@@ -154,7 +157,7 @@ class SendBatchOperator(CampaignOperator):
         raise AirflowRescheduleException(max(next_due, now))
 
 
-def _in_thread(work: Callable[[], Result], stop: threading.Event) -> Result:
+def in_thread(work: Callable[[], Result], stop: threading.Event) -> Result:
     """Work in a thread of its own, so that a time-out or a signal in the main thread never cuts into it.
 
     When the main thread is interrupted, the work is asked to stop and given `STOP_SECONDS`. Waiting goes

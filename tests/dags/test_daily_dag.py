@@ -1,0 +1,302 @@
+"""The daily DAG from beginning to end: real tasks, a real Postgres, real SMTP. The catcher's store is the judge."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from airflow.models.dagrun import DagRun
+
+from lifecycle_emails.ledger.orders import halt, resume
+from local_stack.catcher import Catcher, running_catcher
+from local_stack.mail_store import Search
+from tests.dags.conftest import MakeConnection, Project, RunDag, states_of
+
+CAMPAIGN = "day4_follow_up"
+SENT_RUN = {
+    "extract_cohort": "success",
+    "filter_ledger": "success",
+    "limit_rate": "success",
+    "send_batch 0": "success",
+    "alert": "skipped",
+    "reconcile": "success",
+}
+DAG_FILE = '''
+"""An Airflow DAG for a test."""
+
+from datetime import timedelta
+
+from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+from lifecycle_emails import lifecycle_dag
+
+dag = lifecycle_dag(
+    "{campaign}",
+    default_args={{"retries": 0}},
+    on_limit_exceeded=[
+        SmtpNotifier(
+            smtp_conn_id="lifecycle_smtp",
+            from_email="alerts@example.com",
+            to="team@example.com",
+            subject="{{{{ alert.subject }}}}",
+            html_content="{{{{ alert.html }}}}",
+        ),
+    ],
+)
+'''
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+class DailyDag:
+    """The campaign day4_follow_up with a ledger, users and a catcher of its own."""
+
+    def __init__(self, project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Catcher) -> None:
+        self.project = project
+        self.ledger = ledger
+        self.source = source
+        self.catcher = catcher
+        self._run_dag = run_dag
+        (project.dags / f"{CAMPAIGN}.py").write_text(DAG_FILE.lstrip().format(campaign=CAMPAIGN))
+
+    def add_users(self, *user_ids: int, days_ago: int = 4) -> None:
+        """Add users created so many days before today."""
+        created_at = datetime.combine(today() - timedelta(days=days_ago), datetime.min.time(), UTC)
+        for user_id in user_ids:
+            self.source.execute(
+                "INSERT INTO users (user_id, email, full_name, created_at) VALUES (%s, %s, %s, %s)",
+                (user_id, f"user{user_id}@example.com", f"User {user_id}", created_at + timedelta(hours=1)),
+            )
+
+    def run(self, **arguments: Any) -> DagRun:
+        """Run the DAG by hand for the cohort that is due today, or as the arguments of `DAG.test` say."""
+        if not arguments:
+            arguments = {"run_conf": {"cohort_date": (today() - timedelta(days=4)).isoformat()}}
+        return self._run_dag(CAMPAIGN, **{"logical_date": None, **arguments})
+
+    def copies(self) -> dict[tuple[str, str], int]:
+        """Count what the catcher accepted, by campaign and user id."""
+        return self.catcher.store.copies()
+
+    def states(self) -> dict[str, str]:
+        rows = self.ledger.execute("SELECT user_id, state, held_reason FROM lifecycle.sends").fetchall()
+        return {user_id: f"{state} {reason}" if reason else state for user_id, state, reason in rows}
+
+
+@pytest.fixture
+def catcher(tmp_path: Path) -> Iterator[Catcher]:
+    with running_catcher(tmp_path / "mails.sqlite") as running:
+        yield running
+
+
+@pytest.fixture
+def daily(
+    project: Project,
+    run_dag: RunDag,
+    ledger_database: str,
+    source_database: str,
+    catcher: Catcher,
+    make_connection: MakeConnection,
+) -> Iterator[DailyDag]:
+    make_connection("lifecycle_ledger", ledger_database)
+    make_connection("lifecycle_source", source_database)
+    make_connection("lifecycle_smtp", smtp_uri(catcher.port))
+    with (
+        psycopg.connect(ledger_database, autocommit=True) as ledger,
+        psycopg.connect(source_database, autocommit=True) as source,
+    ):
+        yield DailyDag(project, run_dag, ledger, source, catcher)
+
+
+def smtp_uri(port: int) -> str:
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "alerts@example.com"}
+    return json.dumps({"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra})
+
+
+def once_each(*user_ids: int) -> dict[tuple[str, str], int]:
+    return {(CAMPAIGN, str(user_id)): 1 for user_id in user_ids}
+
+
+def test_daily_dag_mails_the_cohort_once_and_a_second_run_nobody(daily: DailyDag) -> None:
+    daily.add_users(1, 2, 3)
+    daily.add_users(8, days_ago=3)
+
+    run = daily.run()
+
+    assert states_of(run) == SENT_RUN
+    assert str(run.state) == "success"
+    assert daily.copies() == once_each(1, 2, 3)
+
+    again = daily.run()
+
+    assert daily.copies() == once_each(1, 2, 3)
+    assert str(again.state) == "success"
+    assert {task for task, state in states_of(again).items() if state == "skipped"} == {"send_batch", "alert"}
+
+
+def test_mapped_tasks_are_named_by_batch_and_size(daily: DailyDag) -> None:
+    daily.project.include.write(
+        f"campaigns/{CAMPAIGN}.yaml",
+        (daily.project.include.path / f"campaigns/{CAMPAIGN}.yaml").read_text() + "batch_size: 2\n",
+    )
+    daily.add_users(1, 2, 3)
+
+    run = daily.run()
+
+    names = {task.rendered_map_index for task in run.get_task_instances() if task.map_index >= 0}
+    cohort = today() - timedelta(days=4)
+    assert names == {f"{cohort} batch 0 (2 users)", f"{cohort} batch 1 (1 users)"}
+    assert daily.copies() == once_each(1, 2, 3)
+
+
+def test_xcom_holds_counts_and_no_people(daily: DailyDag) -> None:
+    daily.add_users(4711, 4712)
+
+    run = daily.run()
+
+    values = {
+        (task.task_id, key): task.xcom_pull(task_ids=task.task_id, key=key, map_indexes=task.map_index)
+        for task in run.get_task_instances()
+        for key in ("return_value", "counts")
+    }
+    said = json.dumps([value for value in values.values() if value is not None], default=str)
+    assert values["extract_cohort", "return_value"]["found"] == 2
+    assert values["limit_rate", "counts"]["ready"] == 2
+    assert values["send_batch", "return_value"]["sent"] == 2
+    assert "4711" not in said
+    assert "@" not in said
+
+
+def test_dry_run_keeps_and_sends_nothing(daily: DailyDag, capfd: pytest.CaptureFixture[str]) -> None:
+    daily.add_users(1, 2, 3)
+    conf = {"cohort_date": (today() - timedelta(days=4)).isoformat(), "dry_run": True}
+
+    run = daily.run(run_conf=conf)
+
+    assert str(run.state) == "success"
+    assert {task for task, state in states_of(run).items() if state == "skipped"} == {
+        "send_batch",
+        "alert",
+        "reconcile",
+    }
+    assert "3 users would be mailed" in capfd.readouterr().out
+    assert daily.copies() == {}
+    assert daily.ledger.execute("SELECT count(*) FROM lifecycle.cohorts").fetchone() == (0,)
+    assert daily.states() == {}
+
+
+def test_run_without_any_date_fails_with_what_to_do(
+    daily: DailyDag, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daily.add_users(1)
+
+    run = daily.run(run_conf={})
+
+    assert states_of(run)["extract_cohort"] == "failed"
+    assert str(run.state) == "failed"
+    assert "names no cohort. Trigger it again with one of them" in capfd.readouterr().out
+    assert daily.states() == {}
+
+
+def test_user_over_the_cap_is_held_and_the_team_told(daily: DailyDag) -> None:
+    daily.project.include.write(
+        "frequency_caps.yaml", "default:\n  one_per_week:\n    max_sends: 1\n    window: 7 days\n"
+    )
+    daily.add_users(1, 2)
+    daily.ledger.execute(
+        "INSERT INTO lifecycle.cohorts (campaign, cohort_date, window_start, window_end, timezone,"
+        " offset_days, not_after) VALUES ('other', '2026-01-01', '2026-01-01', '2026-01-02', 'UTC', 4, now()"
+        " + interval '1 day')"
+    )
+    daily.ledger.execute(
+        "INSERT INTO lifecycle.sends (user_id, campaign, cohort_date, batch) VALUES ('2', 'other',"
+        " '2026-01-01', 1)"
+    )
+    daily.ledger.execute("UPDATE lifecycle.sends SET state = 'ready', ready_at = now()")
+
+    run = daily.run()
+
+    assert states_of(run) == {**SENT_RUN, "alert": "success"}
+    assert daily.copies() == once_each(1)
+    (alert,) = daily.catcher.store.mails(Search(alerts_only=True))
+    assert alert.recipient == "team@example.com"
+    assert alert.subject == "Frequency cap reached: 1 user in day4_follow_up"
+    content = daily.catcher.store.content(alert.number)
+    assert content is not None
+    assert b"@example.com" not in content.partition(b"\n\n")[2]
+
+    again = daily.run()
+
+    assert states_of(again)["alert"] == "skipped"
+
+
+def test_mail_server_that_is_away_loses_nobody(
+    daily: DailyDag, make_connection: MakeConnection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daily.add_users(1, 2)
+    make_connection("lifecycle_smtp", smtp_uri(1))
+
+    run = daily.run()
+
+    assert states_of(run) == {**SENT_RUN, "send_batch 0": "failed", "reconcile": "failed"}
+    assert str(run.state) == "failed"
+    said = capfd.readouterr().out
+    assert "send_batch failed: the log says why" in said
+    assert "2 users are ready and were not mailed" in said
+    assert set(daily.states().values()) == {"ready"}
+
+    make_connection("lifecycle_smtp", smtp_uri(daily.catcher.port))
+
+    assert states_of(daily.run()) == SENT_RUN
+    assert daily.copies() == once_each(1, 2)
+
+
+def test_halt_skips_the_sending_and_is_named_by_reconcile(
+    daily: DailyDag, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daily.add_users(1)
+    halt(daily.ledger, reason="wrong template")
+
+    run = daily.run()
+
+    assert states_of(run) == {**SENT_RUN, "send_batch 0": "skipped", "reconcile": "failed"}
+    said = capfd.readouterr().out
+    assert "Sending is halted" in said
+    assert "wrong template" in said
+    assert daily.copies() == {}
+
+    resume(daily.ledger, reason="mended")
+
+    assert states_of(daily.run()) == SENT_RUN
+    assert daily.copies() == once_each(1)
+
+
+def test_template_that_does_not_compile_fails_the_sending_and_sends_the_new_text_once_mended(
+    daily: DailyDag, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daily.add_users(1)
+    subject = f"templates/{CAMPAIGN}/subject.txt.j2"
+    daily.project.include.write(subject, "Hello {% if %}")
+
+    assert states_of(daily.run())["send_batch 0"] == "failed"
+    assert "subject.txt.j2" in capfd.readouterr().out
+
+    daily.project.include.write(subject, "Mended")
+
+    assert states_of(daily.run()) == SENT_RUN
+    assert [mail.subject for mail in daily.catcher.store.mails()] == ["Mended"]
+
+
+def test_ledger_that_is_not_migrated_is_named(
+    daily: DailyDag, empty_database: str, make_connection: MakeConnection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_connection("lifecycle_ledger", empty_database)
+
+    run = daily.run()
+
+    assert states_of(run)["extract_cohort"] == "failed"
+    assert "lifecycle migrate" in capfd.readouterr().out
