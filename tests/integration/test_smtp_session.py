@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lifecycle_emails.delivery.reply import Outcome, Phase, Verdict
-from lifecycle_emails.delivery.smtp_session import SmtpSession, SmtpSettings
+from lifecycle_emails.delivery.smtp_session import ConnectionFailed, SmtpSession, SmtpSettings
 from lifecycle_emails.errors import InvalidAddress
 from tests.scripted_smtp_server import (
     Accept,
@@ -591,6 +591,45 @@ def test_withdraw_from_another_thread_ends_a_stuck_body(server: ScriptedSmtpServ
     lane.join(PATIENCE)
     assert not lane.is_alive()
     assert [summary(outcome)[:2] for outcome in outcomes] == [(RETRY, Phase.BODY)]
+
+
+def test_withdraw_frees_the_socket_once_the_method_that_uses_it_ends(server: ScriptedSmtpServer) -> None:
+    with opened(server) as session:
+        with session._exclusive():
+            session.withdraw()
+            assert session._connection is not None
+        assert session._connection is None
+
+
+def test_offer_after_another_thread_withdrew_says_nothing(server: ScriptedSmtpServer) -> None:
+    with opened(server) as session:
+        session.withdraw()
+        assert summary(session.offer(Mail())) == (RETRY, Phase.MAIL, None)
+    assert "MAIL" not in server.dialogues[0].verbs
+
+
+def test_open_that_another_thread_withdraws_fails_and_leaves_nothing_open(server: ScriptedSmtpServer) -> None:
+    go_on = threading.Event()
+    server.on("ehlo", Until(go_on), Reply(250, "scripted.example.com"), times=1)
+    session = SmtpSession(settings_for(server))
+    errors: list[ConnectionFailed] = []
+    lane = threading.Thread(target=lambda: errors.append(_failure_to_open(session)))
+    lane.start()
+    server.wait_until("ehlo")
+    session.withdraw()
+    go_on.set()
+    lane.join(PATIENCE)
+    assert "withdrawn" in str(errors[0])
+    assert not session.is_open
+    session.open()
+    assert send(session).verdict is SENT
+    session.close()
+
+
+def _failure_to_open(session: SmtpSession) -> ConnectionFailed:
+    with pytest.raises(ConnectionFailed) as caught:
+        session.open()
+    return caught.value
 
 
 def test_withdraw_and_close_of_a_session_never_opened_do_nothing() -> None:

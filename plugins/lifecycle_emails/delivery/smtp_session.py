@@ -53,6 +53,8 @@ class SmtpSession:
         with self._exclusive():
             self._drop()
             self._connection = SmtpConnection(self._settings)
+        if self._withdrawn:
+            raise ConnectionFailed(self._settings, no_answer(Phase.CONNECT, "withdrawn by another thread"))
 
     def offer(self, message: Message) -> Outcome | None:
         """Carry a message up to the final dot: MAIL, one RCPT, DATA and the whole body.
@@ -61,8 +63,10 @@ class SmtpSession:
         was accepted. Raises InvalidAddress before a word was said, for a recipient that is not one address or
         that this server cannot be told (SMTPUTF8 is missing), and ConfigurationError for such a sender.
         """
-        connection = self._standing()
         with self._exclusive():
+            if self._withdrawn:
+                return no_answer(Phase.MAIL, "withdrawn")
+            connection = self._standing()
             outcome = (
                 unfit(message, connection.offers)
                 or self._unasked(connection, Phase.MAIL)
@@ -78,12 +82,12 @@ class SmtpSession:
         An outcome of `Phase.BODY` says that no dot was written: the server had given up before, or `withdraw`
         was called. It is a `RETRY` or `SLOW_DOWN`, and never in doubt.
         """
-        if self._withdrawn:
-            return no_answer(Phase.BODY, "withdrawn before the dot")
-        if not self._before_dot:
-            raise RuntimeError("finish() comes after an offer() that returned None")
-        connection = self._standing()
         with self._exclusive():
+            if self._withdrawn:
+                return no_answer(Phase.BODY, "withdrawn before the dot")
+            if not self._before_dot:
+                raise RuntimeError("finish() comes after an offer() that returned None")
+            connection = self._standing()
             self._before_dot = False
             return self._unasked(connection, Phase.BODY) or self._send_dot(connection)
 
@@ -101,11 +105,9 @@ class SmtpSession:
 
     def close(self) -> None:
         """Part politely; a message before its dot is withdrawn."""
-        if self._before_dot or self._connection is None:
-            self.withdraw()
-            return
         with self._exclusive():
-            self._connection.quit()
+            if self._connection is not None and not self._before_dot and not self._withdrawn:
+                self._connection.quit()
             self._drop()
 
     def _negotiate(self, connection: SmtpConnection, message: Message) -> Outcome | None:
