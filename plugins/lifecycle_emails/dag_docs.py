@@ -114,6 +114,10 @@ TASK_DOCS = {
     "maintain": (
         "Sweeps the ledger: what is overdue becomes `in_doubt` or held, gaps between cohorts are found."
     ),
+    "probe_providers": (
+        "Tries each stopped mail server with one mail that is due; one that accepts it is used again. Skipped"
+        " when none is stopped."
+    ),
     "deliver_alerts": "Delivers alerts that are still undelivered, through the callbacks of this DAG.",
 }
 

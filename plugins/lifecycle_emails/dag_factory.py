@@ -24,6 +24,7 @@ from lifecycle_emails.operators import (
     LedgerFilterOperator,
     MaintainOperator,
     MaintenanceAlertOperator,
+    ProbeProvidersOperator,
     RateLimitOperator,
     ReconcileOperator,
     SendBatchOperator,
@@ -31,6 +32,9 @@ from lifecycle_emails.operators import (
 
 POOL = "lifecycle_emails"
 """Airflow pool of the tasks that talk to mail servers; its slots bound how many run at once."""
+
+MAINTENANCE_RETRIES = 1
+"""Maintenance runs again in a few minutes anyway."""
 
 RETRIES: dict[str, Any] = {
     "retries": 4,
@@ -40,6 +44,7 @@ RETRIES: dict[str, Any] = {
 }
 SET_STEP_TIMEOUT = timedelta(hours=2)
 SEND_TIMEOUT = timedelta(hours=2)
+PROBE_TIMEOUT = timedelta(minutes=30)
 SHORT_TIMEOUT = timedelta(minutes=10)
 
 
@@ -60,8 +65,8 @@ def lifecycle_dag(
         functions of the task's context. In both, ``alert`` is the alert: ``alert.subject``, ``alert.text``,
         ``alert.html``, ``alert.id`` and what it is about.
     :param dag_id: a DAG id other than the campaign's; then the DAG file may have any name.
-    :param include_dir: folder with ``campaigns/``, ``audiences/`` and ``templates/``; by default the folder
-        ``include`` beside the DAG file's own folder.
+    :param include_dir: folder with ``campaigns/``, ``audiences/`` and ``templates/``, from the DAG file's
+        folder; by default ``../include``.
     :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger.
     :param pool: Airflow pool of the sending tasks.
     :param dag_overrides: further arguments for the DAG, such as ``start_date``. ``tags`` and ``default_args``
@@ -93,7 +98,7 @@ def lifecycle_dag(
             schedule=CronTriggerTimetable(campaign.schedule, timezone=campaign.timezone),
             doc_md=campaign_doc(campaign, notes),
             tags=["lifecycle", *campaign.tags],
-            owner=campaign.owner,
+            default_args={"owner": campaign.owner, **RETRIES},
             params=_params(),
         ),
     )
@@ -141,19 +146,27 @@ def lifecycle_maintenance_dag(
             schedule=CronTriggerTimetable(schedule, timezone="UTC"),
             doc_md=maintenance_doc(notes),
             tags=["lifecycle"],
-            owner=owner,
+            default_args={"owner": owner, **RETRIES, "retries": MAINTENANCE_RETRIES},
             params={},
         ),
     )
     dag.fileloc = str(dag_file)
+    include = str(_include_dir(dag_file, include_dir))
     with dag:
         maintain = MaintainOperator(
             task_id="maintain",
-            include_dir=str(_include_dir(dag_file, include_dir)),
+            include_dir=include,
+            ledger_conn_id=ledger_conn_id,
+            execution_timeout=SET_STEP_TIMEOUT,
+            doc_md=TASK_DOCS["maintain"],
+        )
+        probe = ProbeProvidersOperator(
+            task_id="probe_providers",
+            include_dir=include,
             ledger_conn_id=ledger_conn_id,
             pool=pool,
-            execution_timeout=SHORT_TIMEOUT,
-            doc_md=TASK_DOCS["maintain"],
+            execution_timeout=PROBE_TIMEOUT,
+            doc_md=TASK_DOCS["probe_providers"],
         )
         deliver = MaintenanceAlertOperator(
             task_id="deliver_alerts",
@@ -162,7 +175,7 @@ def lifecycle_maintenance_dag(
             execution_timeout=SHORT_TIMEOUT,
             doc_md=TASK_DOCS["deliver_alerts"],
         )
-        maintain >> deliver
+        [maintain, probe] >> deliver
     return dag
 
 
@@ -245,12 +258,7 @@ def _params() -> dict[str, Param]:
 
 
 def _dag_arguments(
-    overrides: dict[str, Any],
-    *,
-    tags: list[str],
-    owner: str,
-    schedule: CronTriggerTimetable,
-    **arguments: Any,
+    overrides: dict[str, Any], *, tags: list[str], default_args: dict[str, Any], **arguments: Any
 ) -> dict[str, Any]:
     """Merge what the factory says with what the DAG file says."""
     overrides = dict(overrides)
@@ -263,9 +271,8 @@ def _dag_arguments(
         "catchup": False,
         "max_active_runs": 1,
         **arguments,
-        "schedule": schedule,
         "tags": [*tags, *overrides.pop("tags", ())],
-        "default_args": {"owner": owner, **RETRIES, **overrides.pop("default_args", {})},
+        "default_args": {**default_args, **overrides.pop("default_args", {})},
         **overrides,
     }
 
@@ -290,4 +297,5 @@ def _caller(frame: FrameType | None) -> tuple[Path, str | None]:
 
 
 def _include_dir(dag_file: Path, include_dir: str | Path | None) -> Path:
-    return Path(include_dir) if include_dir is not None else dag_file.parent.parent / "include"
+    """Find the include folder from the DAG file's own place: the working directory is anybody's."""
+    return dag_file.parent / include_dir if include_dir is not None else dag_file.parent.parent / "include"

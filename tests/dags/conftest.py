@@ -9,11 +9,14 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+
+from local_stack.catcher import Catcher, running_catcher
 
 ROOT = Path(__file__).parents[2]
 _HOME = tempfile.TemporaryDirectory(prefix="lifecycle-airflow-")
@@ -123,3 +126,33 @@ def make_connection(monkeypatch: pytest.MonkeyPatch) -> MakeConnection:
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", value)
 
     return make
+
+
+def smtp_connection(port: int) -> str:
+    """Make the Airflow connection of a mail server on this machine."""
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "alerts@example.com"}
+    return json.dumps({"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra})
+
+
+@pytest.fixture
+def catcher(tmp_path: Path, make_connection: MakeConnection) -> Iterator[Catcher]:
+    """Give a mail server that keeps what it accepts; the connection lifecycle_smtp leads to it."""
+    with running_catcher(tmp_path / "mails.sqlite") as running:
+        make_connection("lifecycle_smtp", smtp_connection(running.port))
+        yield running
+
+
+@pytest.fixture
+def ledger(ledger_database: str, make_connection: MakeConnection) -> Iterator[psycopg.Connection[Any]]:
+    """Give the ledger to which the connection lifecycle_ledger leads."""
+    make_connection("lifecycle_ledger", ledger_database)
+    with psycopg.connect(ledger_database, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def source(source_database: str, make_connection: MakeConnection) -> Iterator[psycopg.Connection[Any]]:
+    """Give the database of users to which the connection lifecycle_source leads."""
+    make_connection("lifecycle_source", source_database)
+    with psycopg.connect(source_database, autocommit=True) as connection:
+        yield connection

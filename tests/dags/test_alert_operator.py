@@ -1,13 +1,13 @@
+import logging
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from lifecycle_emails.ledger.alerts import create_alert, undelivered_alerts
-from lifecycle_emails.ledger.session import connect_to_ledger
-from tests.dags.conftest import MakeConnection, Project, RunDag, states_of
+from lifecycle_emails.operators.alert import deliver
+from tests.dags.conftest import Project, RunDag, states_of
 
 DAG_FILE = '''
 """An Airflow DAG that only alerts."""
@@ -37,14 +37,6 @@ def call(context):
 with DAG("alerts", default_args={{"retries": 0}}):
     AlertOperator(task_id="alert", campaign_id="welcome", callbacks=[{callbacks}])
 '''
-
-
-@pytest.fixture
-def ledger(ledger_database: str, make_connection: MakeConnection) -> Any:
-    """Give the ledger of the connection lifecycle_ledger."""
-    make_connection("lifecycle_ledger", ledger_database)
-    with connect_to_ledger(lambda: psycopg.connect(ledger_database)) as connection:
-        yield connection
 
 
 class Alerts:
@@ -128,3 +120,32 @@ def test_failing_callback_is_tried_again_alone(
     alerts.run(f'Fails("tried", "{tmp_path}/notes.txt")', "call")
 
     assert alerts.notes == ["tried", alert_id, "tried"]
+
+
+class Delivering:
+    """An operator whose callbacks are called without Airflow."""
+
+    def __init__(self, **callbacks: Any) -> None:
+        self.keys = tuple(callbacks)
+        self.callbacks = tuple(callbacks.values())
+        self.log = logging.getLogger(__name__)
+
+
+class Hangs(BaseException):
+    """What a time-out of the task raises in a callback that hangs."""
+
+
+def test_hanging_callback_keeps_no_other_waiting_for_ever(ledger: Any) -> None:
+    told = []
+
+    def hang(_: Any) -> None:
+        raise Hangs
+
+    operator: Any = Delivering(hangs=hang, works=lambda context: told.append(context["alert"]["id"]))
+    ids = {record_alert(ledger, *operator.keys) for _ in range(3)}
+
+    for _ in range(4):  # tries of the task
+        with pytest.raises(Hangs):
+            deliver(operator, {}, ledger, undelivered_alerts(ledger, None), operator.keys)
+
+    assert sorted(told) == sorted(ids)

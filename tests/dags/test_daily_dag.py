@@ -1,19 +1,16 @@
 """The daily DAG from beginning to end: real tasks, a real Postgres, real SMTP. The catcher's store is the judge."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from airflow.models.dagrun import DagRun
 
 from lifecycle_emails.ledger.orders import halt, resume
-from local_stack.catcher import Catcher, running_catcher
+from local_stack.catcher import Catcher
 from local_stack.mail_store import Search
-from tests.dags.conftest import MakeConnection, Project, RunDag, states_of
+from tests.dags.conftest import MakeConnection, Project, RunDag, smtp_connection, states_of
 
 CAMPAIGN = "day4_follow_up"
 SENT_RUN = {
@@ -88,33 +85,8 @@ class DailyDag:
 
 
 @pytest.fixture
-def catcher(tmp_path: Path) -> Iterator[Catcher]:
-    with running_catcher(tmp_path / "mails.sqlite") as running:
-        yield running
-
-
-@pytest.fixture
-def daily(
-    project: Project,
-    run_dag: RunDag,
-    ledger_database: str,
-    source_database: str,
-    catcher: Catcher,
-    make_connection: MakeConnection,
-) -> Iterator[DailyDag]:
-    make_connection("lifecycle_ledger", ledger_database)
-    make_connection("lifecycle_source", source_database)
-    make_connection("lifecycle_smtp", smtp_uri(catcher.port))
-    with (
-        psycopg.connect(ledger_database, autocommit=True) as ledger,
-        psycopg.connect(source_database, autocommit=True) as source,
-    ):
-        yield DailyDag(project, run_dag, ledger, source, catcher)
-
-
-def smtp_uri(port: int) -> str:
-    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "alerts@example.com"}
-    return json.dumps({"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra})
+def daily(project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Catcher) -> DailyDag:
+    return DailyDag(project, run_dag, ledger, source, catcher)
 
 
 def once_each(*user_ids: int) -> dict[tuple[str, str], int]:
@@ -238,7 +210,7 @@ def test_mail_server_that_is_away_loses_nobody(
     daily: DailyDag, make_connection: MakeConnection, capfd: pytest.CaptureFixture[str]
 ) -> None:
     daily.add_users(1, 2)
-    make_connection("lifecycle_smtp", smtp_uri(1))
+    make_connection("lifecycle_smtp", smtp_connection(1))
 
     run = daily.run()
 
@@ -249,7 +221,7 @@ def test_mail_server_that_is_away_loses_nobody(
     assert "2 users are ready and were not mailed" in said
     assert set(daily.states().values()) == {"ready"}
 
-    make_connection("lifecycle_smtp", smtp_uri(daily.catcher.port))
+    make_connection("lifecycle_smtp", smtp_connection(daily.catcher.port))
 
     assert states_of(daily.run()) == SENT_RUN
     assert daily.copies() == once_each(1, 2)

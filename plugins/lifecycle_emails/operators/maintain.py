@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowSkipException
 
 from lifecycle_emails.campaign import Campaign, campaign_ids, load_campaign
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.operators.campaign_operator import mistakes_fail_at_once, open_ledger
+from lifecycle_emails.operators.sending_tools import sending_tools
+
+ANSWERS = {
+    True: "it accepts mail again, and is used again",
+    False: "it still refuses",
+    None: "no mail is due through it, so it was not tried",
+}
 
 
 class MaintainOperator(BaseOperator):
@@ -40,7 +48,7 @@ class MaintainOperator(BaseOperator):
         """Do one round."""
         from lifecycle_emails.ledger.upkeep import keep_up  # noqa: PLC0415  (psycopg comes with it)
 
-        campaigns = list(self._campaigns())
+        campaigns = list(campaigns_without_mistakes(self, self.include_dir))
         with mistakes_fail_at_once(), open_ledger(self.ledger_conn_id) as ledger:
             done = keep_up(ledger, campaigns, now=datetime.now(UTC))
         self.log.info(
@@ -55,9 +63,58 @@ class MaintainOperator(BaseOperator):
         )
         return done.as_dict()
 
-    def _campaigns(self) -> Iterator[Campaign]:
-        for campaign_id in campaign_ids(Path(self.include_dir)):
-            try:
-                yield load_campaign(Path(self.include_dir), campaign_id)
-            except ConfigurationError as mistake:
-                self.log.warning("Campaign %s is left out of the search for gaps: %s", campaign_id, mistake)
+
+class ProbeProvidersOperator(BaseOperator):
+    """Try each stopped mail server with one mail that is due, and start it again when it accepts that.
+
+    The mail passes the ledger's gate as any other. Ends as skipped when no mail server is stopped.
+
+    Returns, by SMTP connection, whether the mail was accepted; those without a mail to try are left out.
+
+    :param include_dir: folder that holds ``campaigns/``, ``audiences/`` and ``templates/`` (templated)
+    :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger (templated)
+    """
+
+    template_fields: Sequence[str] = ("include_dir", "ledger_conn_id")
+    ui_color = "#fdf1dc"
+
+    def __init__(self, *, include_dir: str, ledger_conn_id: str = "lifecycle_ledger", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.include_dir = include_dir
+        self.ledger_conn_id = ledger_conn_id
+
+    def execute(self, context: Context) -> dict[str, bool]:  # noqa: ARG002  (Airflow's signature)
+        """Try every stopped mail server once."""
+        from lifecycle_emails.ledger.provider import stopped_providers  # noqa: PLC0415
+
+        with mistakes_fail_at_once(), open_ledger(self.ledger_conn_id) as ledger:
+            stopped = {stop.smtp_conn_id for stop in stopped_providers(ledger)}
+        if not stopped:
+            raise AirflowSkipException("No mail server is stopped.")
+        answers: dict[str, bool] = {}
+        for campaign in campaigns_without_mistakes(self, self.include_dir):
+            if campaign.smtp_conn_id in stopped - answers.keys():
+                accepted = self._probe(campaign)
+                if accepted is not None:
+                    answers[campaign.smtp_conn_id] = accepted
+        for conn_id in sorted(stopped):
+            self.log.info("Mail server of connection %s: %s.", conn_id, ANSWERS[answers.get(conn_id)])
+        return answers
+
+    def _probe(self, campaign: Campaign) -> bool | None:
+        from lifecycle_emails.delivery.probe import probe_provider  # noqa: PLC0415
+
+        try:
+            return probe_provider(sending_tools(campaign, Path(self.include_dir), self.ledger_conn_id))
+        except ConfigurationError as mistake:
+            self.log.warning("Campaign %s cannot be used to try its mail server: %s", campaign.id, mistake)
+            return None
+
+
+def campaigns_without_mistakes(operator: BaseOperator, include_dir: str) -> Iterator[Campaign]:
+    """Load all campaigns; one whose file has a mistake is left out, and the operator's log says so."""
+    for campaign_id in campaign_ids(Path(include_dir)):
+        try:
+            yield load_campaign(Path(include_dir), campaign_id)
+        except ConfigurationError as mistake:
+            operator.log.warning("Campaign %s is left out: %s", campaign_id, mistake)

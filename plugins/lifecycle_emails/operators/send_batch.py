@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
-from lifecycle_emails.campaign import Campaign, load_campaign
+from lifecycle_emails.campaign import load_campaign
 from lifecycle_emails.errors import DeliveryError
 from lifecycle_emails.operators.campaign_operator import CampaignOperator, mistakes_fail_at_once
-from lifecycle_emails.operators.connections import ledger_connector, smtp_settings, source_connector
+from lifecycle_emails.operators.sending_tools import sending_tools
 
 if TYPE_CHECKING:
-    from lifecycle_emails.delivery.sender import SendingTools, Sent
+    from lifecycle_emails.delivery.sender import Sent
 
 STOP_SECONDS = 4.0
 """Airflow kills a task 5 s after asking it to stop; answers under way are recorded before that."""
@@ -112,27 +112,12 @@ class SendBatchOperator(CampaignOperator):
         from lifecycle_emails.delivery.sender import send_group  # noqa: PLC0415  (psycopg comes with these)
         from lifecycle_emails.ledger.batches import Group  # noqa: PLC0415
 
-        campaign = load_campaign(Path(self.include_dir), self.campaign_id)
-        tools = self._tools(campaign)
+        include_dir = Path(self.include_dir)
+        campaign = load_campaign(include_dir, self.campaign_id)
+        tools = sending_tools(campaign, include_dir, self.ledger_conn_id)
         group = Group.from_dict(self.group)
         stop = self.stop_event()
         return in_thread(lambda: send_group(tools, group, stop=stop), stop)
-
-    def _tools(self, campaign: Campaign) -> SendingTools:
-        """Gather what the core sends with. Airflow is asked for connections here, in the main thread."""
-        from lifecycle_emails.audience import Audience  # noqa: PLC0415
-        from lifecycle_emails.delivery.sender import SendingTools  # noqa: PLC0415
-        from lifecycle_emails.message import MessageTemplates  # noqa: PLC0415
-
-        include_dir = Path(self.include_dir)
-        return SendingTools(
-            campaign=campaign,
-            audience=Audience.load(include_dir, campaign),
-            templates=MessageTemplates.load(include_dir, campaign),
-            smtp=smtp_settings(campaign.smtp_conn_id),
-            connect_ledger=ledger_connector(self.ledger_conn_id),
-            connect_source=source_connector(campaign.source_conn_id),
-        )
 
     def end_by_what_is_left(self, context: Context, sent: Sent) -> None:
         """End the task otherwise than as a success where users are left who may still be mailed."""
