@@ -1,0 +1,3 @@
+SELECT audience.* FROM (
+{audience}
+) AS audience LIMIT 0
