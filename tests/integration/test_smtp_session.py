@@ -290,6 +290,16 @@ def test_silence_before_the_dot_ends_with_the_command_timeout(
         assert not session.is_open
 
 
+@pytest.mark.parametrize("code", [250, 334, 355])
+def test_anything_but_354_to_data_gets_no_body(server: ScriptedSmtpServer, code: int) -> None:
+    server.on("data", Reply(code, "odd"), times=1)
+    with opened(server) as session:
+        assert summary(session.offer(Mail())) == (RETRY, Phase.DATA, code)
+        assert not session.is_open
+        assert server.dialogues[0].ended.wait(PATIENCE)
+        assert bytes(server.dialogues[0].received).endswith(b"DATA\r\n")
+
+
 def test_without_pipelining_a_refusal_is_the_last_thing_said(server: ScriptedSmtpServer) -> None:
     server.extensions.clear()
     server.on("mail", Reply(451, "4.3.0 later"), times=1)
