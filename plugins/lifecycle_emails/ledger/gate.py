@@ -240,6 +240,7 @@ class Gate:
         with ledger.pipeline():
             ledger.execute(query("begin"))
             ledger.execute(query("state_settings"), settings("", 3, 5))
+            ledger.execute(query("lock_sends"), self._keys(records, questions))
             if records:
                 ledger.execute(query("record_outcomes"), self._record_arrays(records))
             if questions:
@@ -290,8 +291,7 @@ class Gate:
             for question in self._unresolved
         ]
         with ledger_transaction(ledger, lock_timeout=30, statement_timeout=60):
-            keys = [record.user_id for record in unresolved]
-            ledger.execute(query("lock_sends"), {"campaign": self._terms.campaign_id, "user_ids": keys})
+            ledger.execute(query("lock_sends"), self._keys(unresolved + records, ()))
             ledger.execute(query("record_outcomes"), self._record_arrays(unresolved + records))
 
     def _give_up(self, records: int, error: Exception) -> None:
@@ -305,6 +305,10 @@ class Gate:
             self._questions, self._unresolved = [], []
             self._wake.notify_all()
         log.error("%s", self.failure)
+
+    def _keys(self, records: Sequence[Record], questions: Sequence[_Question]) -> dict[str, Any]:
+        user_ids = sorted({entry.user_id for entry in (*records, *questions)})
+        return {"campaign": self._terms.campaign_id, "user_ids": user_ids}
 
     def _record_arrays(self, records: Sequence[Record]) -> dict[str, Any]:
         return {

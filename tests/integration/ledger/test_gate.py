@@ -234,3 +234,22 @@ def test_server_that_drops_connections_loses_no_outcome(ledger_database: str, re
             gate.record(Record(user, attempt, RecordedAs.SENT))
             assert gate.flush(timeout=20)
     assert set(states(ready_ledger).values()) == {"sent"}
+
+
+@pytest.mark.parametrize("name", ["pass_gate", "record_outcomes", "lock_sends"])
+def test_gate_looks_rows_up_by_key_before_any_statistics_were_gathered(
+    ledger_database: str, name: str
+) -> None:
+    """A plan that walks the cohort makes the gate slower by the size of the cohort, until its time-out."""
+    arguments = {
+        "campaign": "day4_follow_up", "smtp_conn_id": "x", "template_version": "v", "probe": False, "answer_seconds": 600.0,
+        "user_ids": ["1", "2"], "attempts": [uuid4(), uuid4()], "address_hashes": [HASH, HASH],
+        "verdicts": ["sent"] * 2, "held_reasons": [None] * 2, "queue_ids": [None] * 2, "details": [None] * 2,
+    }  # fmt: skip
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, map(str, range(2000)), state="ready")
+        plan = "\n".join(row[0] for row in ledger.execute(b"EXPLAIN " + query(name), arguments))
+    assert "sends_pkey" in plan
+    assert "sends_by_cohort" not in plan
+    assert "Seq Scan on sends" not in plan

@@ -1,5 +1,9 @@
--- After a lost answer to COMMIT: by key, so that it waits for a COMMIT that is still under way.
-SELECT user_id FROM lifecycle.sends
-WHERE campaign = %(campaign)s AND occurrence = 'once' AND user_id = ANY (%(user_ids)s)
-ORDER BY user_id
-FOR UPDATE
+-- Lock these users' rows in order of their ids, so that two groups never wait for each other in a circle, and the
+-- statements that follow see their newest state. Waits for a COMMIT that is still under way.
+SELECT k.user_id
+FROM unnest(%(user_ids)s::text[]) AS k (user_id)
+CROSS JOIN LATERAL (
+    SELECT FROM lifecycle.sends AS s
+    WHERE s.user_id = k.user_id AND s.campaign = %(campaign)s AND s.occurrence = 'once'
+    FOR UPDATE
+) AS locked

@@ -1,12 +1,13 @@
--- The gate: ready -> sending, one guarded update for a group of users. Every user asked about gets one verdict:
--- passed; suppressed or stale (held here and now); halted or provider_stopped (the row stays ready);
--- lost (no longer ready: somebody else has it).
-WITH asked AS (
+-- The gate: ready -> sending, one guarded update for a group of users, whose rows lock_sends has locked. Everybody
+-- asked about gets one verdict: passed; suppressed or stale (held here and now); halted or provider_stopped (the row
+-- stays ready); lost (no longer ready: somebody else has it).
+-- Rows are looked up by key and updated by ctid, so that the plan is the same however old the statistics are.
+WITH asked AS MATERIALIZED (
     SELECT *
     FROM unnest(%(user_ids)s::text[], %(attempts)s::uuid[], %(address_hashes)s::bytea[])
         AS a (user_id, attempt, address_hash)
 ),
-stopped AS (
+stopped AS MATERIALIZED (
     SELECT CASE
         WHEN EXISTS (
             SELECT FROM lifecycle.halts
@@ -18,49 +19,53 @@ stopped AS (
         ) THEN 'provider_stopped'
     END AS verdict
 ),
+judged AS MATERIALIZED (
+    SELECT
+        a.user_id,
+        a.attempt,
+        a.address_hash,
+        mine.row_at,
+        CASE
+            WHEN now() >= c.not_after THEN 'stale'
+            WHEN EXISTS (
+                SELECT FROM lifecycle.suppressed_users AS u
+                WHERE u.user_id = a.user_id AND (u.everywhere OR %(campaign)s = ANY (u.campaigns))
+            ) OR EXISTS (
+                SELECT FROM lifecycle.suppressed_addresses AS h
+                WHERE h.address_hash = a.address_hash AND (h.everywhere OR %(campaign)s = ANY (h.campaigns))
+            ) THEN 'suppressed'
+        END::lifecycle.held_reason AS hold
+    FROM asked AS a
+    CROSS JOIN LATERAL (
+        SELECT s.ctid AS row_at, s.cohort_date
+        FROM lifecycle.sends AS s
+        WHERE s.user_id = a.user_id AND s.campaign = %(campaign)s AND s.occurrence = 'once'
+        LIMIT 1
+    ) AS mine
+    JOIN lifecycle.cohorts AS c ON c.campaign = %(campaign)s AND c.cohort_date = mine.cohort_date
+    CROSS JOIN stopped
+    WHERE stopped.verdict IS NULL
+),
 moved AS (
     UPDATE lifecycle.sends AS s
-    SET state = CASE WHEN v.hold IS NULL THEN 'sending' ELSE 'held' END::lifecycle.send_state,
-        held_reason = v.hold,
-        detail = CASE v.hold
+    SET state = CASE WHEN j.hold IS NULL THEN 'sending' ELSE 'held' END::lifecycle.send_state,
+        held_reason = j.hold,
+        detail = CASE j.hold
             WHEN 'stale' THEN 'past the deadline of its cohort, seen at the gate'
             WHEN 'suppressed' THEN 'on the suppression list, seen at the gate'
         END,
-        attempt = CASE WHEN v.hold IS NULL THEN v.attempt ELSE s.attempt END,
-        gate_at = CASE WHEN v.hold IS NULL THEN now() ELSE s.gate_at END,
-        answer_due = CASE WHEN v.hold IS NULL THEN now() + make_interval(secs => %(answer_seconds)s) ELSE s.answer_due END,
-        address_hash = v.address_hash,
+        attempt = CASE WHEN j.hold IS NULL THEN j.attempt ELSE s.attempt END,
+        gate_at = CASE WHEN j.hold IS NULL THEN now() ELSE s.gate_at END,
+        answer_due = CASE
+            WHEN j.hold IS NULL THEN now() + make_interval(secs => %(answer_seconds)s)
+            ELSE s.answer_due
+        END,
+        address_hash = j.address_hash,
         template_version = %(template_version)s,
         not_before = NULL
-    FROM (
-        SELECT
-            a.user_id,
-            a.attempt,
-            a.address_hash,
-            c.cohort_date,
-            CASE
-                WHEN now() >= c.not_after THEN 'stale'
-                WHEN EXISTS (
-                    SELECT FROM lifecycle.suppressed_users AS u
-                    WHERE u.user_id = a.user_id AND (u.everywhere OR %(campaign)s = ANY (u.campaigns))
-                ) OR EXISTS (
-                    SELECT FROM lifecycle.suppressed_addresses AS h
-                    WHERE h.address_hash = a.address_hash AND (h.everywhere OR %(campaign)s = ANY (h.campaigns))
-                ) THEN 'suppressed'
-            END::lifecycle.held_reason AS hold
-        FROM asked AS a
-        JOIN lifecycle.sends AS mine
-            ON mine.user_id = a.user_id AND mine.campaign = %(campaign)s AND mine.occurrence = 'once'
-        JOIN lifecycle.cohorts AS c ON c.campaign = %(campaign)s AND c.cohort_date = mine.cohort_date
-        CROSS JOIN stopped
-        WHERE stopped.verdict IS NULL
-    ) AS v
-    WHERE s.user_id = v.user_id
-      AND s.campaign = %(campaign)s
-      AND s.occurrence = 'once'
-      AND s.cohort_date = v.cohort_date
-      AND s.state = 'ready'
-    RETURNING s.user_id, s.state, s.held_reason
+    FROM judged AS j
+    WHERE s.ctid = j.row_at AND s.state = 'ready'
+    RETURNING j.user_id, s.state, s.held_reason
 )
 SELECT
     asked.user_id,

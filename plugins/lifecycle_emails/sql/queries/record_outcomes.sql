@@ -1,5 +1,19 @@
--- What became of attempts. With a token: only the row that still carries it, in flight or in doubt; no match is
--- no row and no error. Without one: something refused before the gate, so only a row that is still ready.
+-- What became of attempts, in rows that lock_sends has locked. With a token: only the row that still carries it, in
+-- flight or in doubt; no match is no row and no error. Without one: something refused before the gate, so only a row
+-- that is still ready. Looked up by key and updated by ctid, as in pass_gate.
+WITH outcomes AS MATERIALIZED (
+    SELECT o.*, mine.row_at
+    FROM unnest(
+        %(user_ids)s::text[], %(attempts)s::uuid[], %(verdicts)s::text[],
+        %(held_reasons)s::text[], %(queue_ids)s::text[], %(details)s::text[]
+    ) AS o (user_id, attempt, verdict, held_reason, queue_id, detail)
+    CROSS JOIN LATERAL (
+        SELECT s.ctid AS row_at
+        FROM lifecycle.sends AS s
+        WHERE s.user_id = o.user_id AND s.campaign = %(campaign)s AND s.occurrence = 'once'
+        LIMIT 1
+    ) AS mine
+)
 UPDATE lifecycle.sends AS s
 SET state = CASE
         WHEN o.verdict IN ('sent', 'rejected', 'in_doubt', 'held') THEN o.verdict::lifecycle.send_state
@@ -15,16 +29,10 @@ SET state = CASE
     not_before = CASE
         WHEN o.verdict = 'retry' THEN now() + least(interval '5 minutes' * 2 ^ least(s.attempts, 5), interval '1 hour')
     END
-FROM unnest(
-    %(user_ids)s::text[], %(attempts)s::uuid[], %(verdicts)s::text[],
-    %(held_reasons)s::text[], %(queue_ids)s::text[], %(details)s::text[]
-) AS o (user_id, attempt, verdict, held_reason, queue_id, detail)
-WHERE s.user_id = o.user_id
-  AND s.campaign = %(campaign)s
-  AND s.occurrence = 'once'
+FROM outcomes AS o
+WHERE s.ctid = o.row_at
   AND CASE
       WHEN o.attempt IS NULL THEN s.state = 'ready'
       ELSE s.attempt = o.attempt AND s.state IN ('sending', 'in_doubt')
            AND NOT (s.state = 'in_doubt' AND o.verdict = 'in_doubt')
   END
-RETURNING s.user_id, s.attempt, s.state::text
