@@ -27,6 +27,7 @@ from local_stack.server_user import ServerUser
 SUPERUSER = "postgres"
 START_SECONDS = 60
 STOP_SECONDS = 20
+CLOCK_SECONDS = 3  # a start time is rounded, and moves a little when the clock is set
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -267,7 +268,7 @@ def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(_TEMPORARY + "*"):
         pid, started, _ = folder.name.removeprefix(_TEMPORARY).split("-", 2)
         with contextlib.suppress(psutil.NoSuchProcess):
-            if _owner(psutil.Process(int(pid))) == f"{pid}-{started}":
+            if abs(psutil.Process(int(pid)).create_time() - int(started)) < CLOCK_SECONDS:
                 continue
         if folder.stat().st_uid == os.geteuid():
             PostgresServer(folder / "server", port=0).remove()

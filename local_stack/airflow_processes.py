@@ -1,0 +1,124 @@
+"""Airflow with LocalExecutor, as separate processes: API server, scheduler and DAG processor.
+
+No triggerer: no task of the project defers. No log server: the API server reads the logs from the same disk.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import httpx
+
+from local_stack.airflow_api import AirflowApi
+from local_stack.airflow_environment import (
+    METADATA_DATABASE,
+    USERNAME,
+    AirflowSecrets,
+    DatabaseUrl,
+    airflow_environment,
+    write_private,
+)
+from local_stack.errors import StackError
+from local_stack.processes import Processes
+from local_stack.settings import Settings
+
+POOL = "lifecycle_emails"
+POOL_SLOTS = 2
+START_SECONDS = 180
+SECONDS_BETWEEN_LINES = 10
+
+API_SERVER, SCHEDULER, DAG_PROCESSOR = "airflow-api-server", "airflow-scheduler", "airflow-dag-processor"
+MIGRATION = "airflow-db-migrate"
+COMMANDS = {
+    API_SERVER: ("api-server",),
+    SCHEDULER: ("scheduler", "--skip-serve-logs"),
+    DAG_PROCESSOR: ("dag-processor",),
+}
+HEALTH_NAMES = {API_SERVER: "metadatabase", SCHEDULER: "scheduler", DAG_PROCESSOR: "dag_processor"}
+
+Report = Callable[[str], None]
+
+
+class AirflowProcesses:
+    """One Airflow. Its processes are among the stack's, and are stopped with them."""
+
+    def __init__(self, settings: Settings, processes: Processes, database_url: DatabaseUrl) -> None:
+        self._settings = settings
+        self._processes = processes
+        self._environment = airflow_environment(settings, database_url)
+        self._migrated = settings.state / "airflow" / f"migrated-{version('apache-airflow-core')}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of an ``airflow`` or ``lifecycle`` command that is to work on this stack."""
+        return dict(self._environment)
+
+    def api(self) -> AirflowApi:
+        """Return a client that logs in as the administrator; to be closed by the caller."""
+        return AirflowApi(self._settings.airflow_url, USERNAME, AirflowSecrets.of(self._settings).password)
+
+    def begin(self) -> None:
+        """Start what takes longest, beside whatever the caller does meanwhile: API server and metadata."""
+        # The API server needs no metadata until it is asked something, so it does not have to wait for them.
+        unchecked = {**self._environment, "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False"}
+        self._start(API_SERVER, unchecked)
+        if not self._migrated.exists():
+            command = (sys.executable, "-m", "airflow", "db", "migrate")
+            self._processes.start(MIGRATION, command, self._environment)
+
+    def finish(self, report: Report) -> None:
+        """Start the rest after `begin`, and wait until all of it is healthy and quick to answer.
+
+        StackError: a process has ended, or is not healthy in time; the message names the log to read.
+        """
+        if not self._migrated.exists():
+            if self._processes.wait(MIGRATION) != 0:
+                self._processes.check(MIGRATION)
+            self._processes.forget(MIGRATION)
+            write_private(self._migrated, METADATA_DATABASE)
+        self._start(SCHEDULER, self._environment)
+        self._start(DAG_PROCESSOR, self._environment)
+        self._wait_until_healthy(report)
+        # The part of the API that tasks use is built when it is first asked, which takes seconds.
+        httpx.get(f"{self._settings.airflow_url}/execution/health", timeout=START_SECONDS).raise_for_status()
+        with self.api() as api:
+            api.set_pool(POOL, POOL_SLOTS, "Tasks that send mail at the same time")
+
+    def check(self) -> None:
+        """Raise StackError with the end of its log when a process has ended."""
+        for name in COMMANDS:
+            self._processes.check(name)
+
+    def _start(self, name: str, environment: dict[str, str]) -> None:
+        command = (sys.executable, "-m", "local_stack.airflow_component", *COMMANDS[name])
+        self._processes.start(name, command, environment)
+
+    def _wait_until_healthy(self, report: Report) -> None:
+        started = said = time.monotonic()
+        moment = datetime.now(UTC)
+        while True:
+            self.check()
+            healthy = self._healthy_since(moment)
+            waiting = [name for name, part in HEALTH_NAMES.items() if part not in healthy]
+            if not waiting:
+                return
+            now = time.monotonic()
+            if now - started > START_SECONDS:
+                name = waiting[0]
+                raise StackError(
+                    f"{name} is not healthy after {START_SECONDS} s. Its log, {self._processes.log(name)}, "
+                    f"closes with:\n{self._processes.last_words(name)}"
+                )
+            if now - said > SECONDS_BETWEEN_LINES:
+                said = now
+                report(f"  waiting for {', '.join(waiting)} ({now - started:.0f} s)")
+            time.sleep(0.2)
+
+    def _healthy_since(self, moment: datetime) -> set[str]:
+        try:
+            with self.api() as api:
+                return api.healthy_since(moment)
+        except httpx.HTTPError:  # not listening yet
+            return set()
