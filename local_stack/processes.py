@@ -131,8 +131,10 @@ class Processes:
     def _belongs(self, process: psutil.Process, sessions: Mapping[int, float]) -> bool:
         if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        with contextlib.suppress(psutil.AccessDenied):  # a task's environment is closed to everybody but root
-            return process.environ().get(MARK) == self._mark
+        # A task's environment is closed to all but root; a process that sets its title overwrites its own.
+        with contextlib.suppress(psutil.AccessDenied):
+            if process.environ().get(MARK) == self._mark:
+                return True
         leader = os.getsid(process.pid)
         started = sessions.get(leader)
         # A session's number is not given to a new process while the session has members. So the leader is
