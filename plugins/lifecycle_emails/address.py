@@ -33,12 +33,12 @@ _CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f-\xa0]")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
 
 
-def parse_recipient(text: str) -> str:
+def parse_recipient(text: str | None) -> str:
     """Return the one address that ``text`` is, fit for the envelope: domain in lower-case A-labels.
 
     ``text`` must be exactly one RFC 5321 4.1.2 Mailbox with a domain name: no display name, comment, list,
     route, address literal or space. A local part beyond ASCII is allowed (RFC 6531; the message then needs
-    SMTPUTF8). Lengths are those of RFC 5321 4.5.3.1.
+    SMTPUTF8). Lengths are those of RFC 5321 4.5.3.1. None, which a source has for NULL, is an empty address.
 
     Raises InvalidAddress, which says what is wrong and never repeats the address.
     """
