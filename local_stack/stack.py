@@ -139,7 +139,7 @@ class LocalStack:
         return f"{new} more users are suppressed in the ledger"
 
 
-def send_one_day(api: AirflowApi, report: Report = print) -> list[Run]:
+def send_one_day(api: AirflowApi, report: Report = print, *, maintenance: bool = True) -> list[Run]:
     """Let the scheduler send the newest day of each campaign, one campaign after the other.
 
     Unpausing a DAG runs its newest tick at once. What had been unpaused before is left to its schedule.
@@ -154,7 +154,8 @@ def send_one_day(api: AirflowApi, report: Report = print) -> list[Run]:
         )
         report(f"         {campaign}: the run of {run.logical_date:%d %B} is a {run.state}")
         runs.append(run)
-    api.unpause(MAINTENANCE)
+    if maintenance:
+        api.unpause(MAINTENANCE)
     failed = [run.dag_id for run in runs if run.state != "success"]
     if failed:
         raise StackError(f"The run of {', '.join(failed)} has failed; its log in Airflow says why.")
