@@ -78,7 +78,7 @@ class Figures:
             f"the backfill sent the {self.expected_backfill} users that SQL expects": self.backfill_sent
             == self.expected_backfill,
             "nobody got a second copy": self.max_copies == 1,
-            f"no window of the frequency cap holds too many mails {self.cap_broken_by}": not self.cap_broken_by,
+            f"no cap rule is broken {self.cap_broken_by}": not self.cap_broken_by,
             "somebody was capped": self.capped > 0,
             "an alert arrived in the inbox": self.alerts >= 1,
             "running a day again and clearing it sends nothing": self.rerun_sent == 0,

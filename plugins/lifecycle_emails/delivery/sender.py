@@ -208,6 +208,9 @@ class _GroupSender:
         """Render who is due; hold whoever cannot be mailed, one by one, and go on."""
         with self._tools.connect_source() as source:
             for cohort, user_ids in due:
+                # a variable that the query does not return at all is a mistake of files, not of a user
+                returned = self._tools.audience.check(source, cohort).variables
+                self._tools.templates.check_variables(returned)
                 for start in range(0, len(user_ids), PROFILES_AT_ONCE):
                     chunk = user_ids[start : start + PROFILES_AT_ONCE]
                     profiles = self._tools.audience.profiles(source, cohort, chunk)

@@ -307,7 +307,7 @@ class Gate:
         log.error("%s", self.failure)
 
     def _keys(self, records: Sequence[Record], questions: Sequence[_Question]) -> dict[str, Any]:
-        user_ids = sorted({entry.user_id for entry in (*records, *questions)})
+        user_ids = sorted({r.user_id for r in records} | {q.user_id for q in questions})
         return {"campaign": self._terms.campaign_id, "user_ids": user_ids}
 
     def _record_arrays(self, records: Sequence[Record]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from lifecycle_emails.delivery.probe import probe_provider
-from lifecycle_emails.errors import DeliveryError
+from lifecycle_emails.errors import ConfigurationError, DeliveryError
 from lifecycle_emails.ledger.orders import halt, resume, suppress
 from lifecycle_emails.ledger.provider import stopped_providers
 from lifecycle_emails.ledger.upkeep import sweep
@@ -57,9 +57,7 @@ def test_same_group_sent_by_four_at_once_reaches_everybody_once(daily_run: Daily
 
 
 def test_users_who_cannot_be_mailed_are_held_one_by_one(daily_run: DailyRun, smtp_server) -> None:
-    daily_run.include.write(
-        "templates/welcome/subject.txt.j2", "Hello{% if user_id == 3 %}{{ nickname }}{% endif %}"
-    )
+    daily_run.include.write("templates/welcome/subject.txt.j2", "Hello {{ 12 // (user_id - 3) }}")
     daily_run.add_users(1)
     daily_run.add_users(2, email="not an address")
     daily_run.add_users(3, 4)
@@ -79,7 +77,7 @@ def test_users_who_cannot_be_mailed_are_held_one_by_one(daily_run: DailyRun, smt
 
 
 def test_mended_template_sends_who_was_held_and_nobody_twice(daily_run: DailyRun, smtp_server) -> None:
-    daily_run.include.write("templates/welcome/subject.txt.j2", "Hello {{ nickname }}")
+    daily_run.include.write("templates/welcome/subject.txt.j2", "Hello {{ 12 // (user_id - user_id) }}")
     daily_run.add_users(1, 2)
     daily_run.send(daily_run.plan())
     assert set(daily_run.states().values()) == {"held/render_failed"}
@@ -269,3 +267,15 @@ def test_probe_tries_a_stopped_provider_with_one_mail_and_resumes_once_it_is_acc
 def test_probe_without_anybody_to_mail_tries_nothing(daily_run: DailyRun, smtp_server) -> None:
     assert probe_provider(daily_run.tools) is None
     assert smtp_server.dialogues == []
+
+
+def test_variable_that_the_audience_does_not_return_is_one_clear_error_and_holds_nobody(
+    daily_run: DailyRun, smtp_server
+) -> None:
+    daily_run.include.write("templates/welcome/subject.txt.j2", "Hello {{ nickname }}")
+    daily_run.add_users(1, 2)
+    limited = daily_run.plan()
+    with pytest.raises(ConfigurationError, match="the audience does not return `nickname`"):
+        daily_run.send(limited)
+    assert daily_run.states() == {"1": "ready", "2": "ready"}
+    assert smtp_server.accepted == []
