@@ -233,7 +233,7 @@ def test_dry_run_counts_and_changes_nothing(daily_run: DailyRun) -> None:
     )  # fmt: skip
     assert (result.extracted.new, result.limited.ready if result.limited else None) == (10, 10)
     for table in tables:
-        assert daily_run.ledger.execute(f"SELECT count(*) FROM lifecycle.{table}").fetchone() == (0,)  # noqa: S608
+        assert daily_run.ledger.execute(f"SELECT count(*) FROM lifecycle.{table}").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("count", [0, 1, 1025])

@@ -82,7 +82,7 @@ def add_sends(
     marks = ", ".join(f"%({name})s" for name in values)
     with without_triggers(ledger):
         ledger.cursor().executemany(
-            f"INSERT INTO lifecycle.sends (user_id, {names}) VALUES (%(user_id)s, {marks})",  # noqa: S608
+            f"INSERT INTO lifecycle.sends (user_id, {names}) VALUES (%(user_id)s, {marks})",
             [{"user_id": user_id, **values} for user_id in user_ids],
         )
     ledger.execute(
@@ -109,7 +109,7 @@ def let_time_pass(ledger: psycopg.Connection[Any], time: timedelta) -> None:
             " AND data_type = 'timestamp with time zone' AND table_name <> 'migrations'"
         ).fetchall()
         for table, column in rows:
-            ledger.execute(f"UPDATE lifecycle.{table} SET {column} = {column} - %s", (time,))  # noqa: S608
+            ledger.execute(f"UPDATE lifecycle.{table} SET {column} = {column} - %s", (time,))
 
 
 @contextmanager

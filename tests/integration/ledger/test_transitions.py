@@ -54,7 +54,7 @@ def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) ->
             attempt = ", sent_at = NULL" if old == "sent" else ""
             try:
                 ledger.execute(
-                    f"UPDATE lifecycle.sends SET state = '{new}', {NEEDED[new]}{attempt} WHERE user_id = %s",  # noqa: S608
+                    f"UPDATE lifecycle.sends SET state = '{new}', {NEEDED[new]}{attempt} WHERE user_id = %s",
                     (user,),
                 )
             except psycopg.errors.IntegrityConstraintViolation as error:
@@ -105,7 +105,7 @@ def test_history_has_a_row_for_holds_and_steps_back_and_none_for_the_straight_pa
             reason = NEEDED[change].replace(
                 "attempt = coalesce(attempt, gen_random_uuid())", "attempt = attempt"
             )
-            ledger.execute(f"UPDATE lifecycle.sends SET state = '{change}', {reason}".encode())  # noqa: S608
+            ledger.execute(f"UPDATE lifecycle.sends SET state = '{change}', {reason}".encode())
         rows = ledger.execute(
             "SELECT from_state, to_state FROM lifecycle.send_events ORDER BY event_id"
         ).fetchall()
