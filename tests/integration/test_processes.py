@@ -128,6 +128,28 @@ def test_stop_leaves_a_program_alone_that_has_a_remembered_id_by_now(
         other.kill()
 
 
+def test_stop_keeps_the_last_process_until_the_others_are_gone(tmp_path: Path, processes: Processes) -> None:
+    start(processes, "server", SLEEP)
+    server = json.loads((tmp_path / "processes" / "server.json").read_text())["pid"]
+    start(
+        processes,
+        "client",
+        python(f"""
+            import signal, sys, time
+            import psutil
+            def ask(*_):
+                print("server is alive:", psutil.pid_exists({server}), flush=True)
+                sys.exit()
+            signal.signal(signal.SIGTERM, ask)
+            print("ready", flush=True)
+            time.sleep(600)
+        """),
+    )
+    processes.stop(last=["server"])
+    assert processes.last_words("client").endswith("server is alive: True")
+    assert is_gone(server)
+
+
 def test_stop_leaves_another_stack_alone(tmp_path: Path, processes: Processes) -> None:
     other = Processes(tmp_path / "other", tmp_path / "other" / "logs")
     start(other, "sleeper", SLEEP)

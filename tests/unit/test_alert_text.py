@@ -26,7 +26,9 @@ def alert(kind: str, facts: dict[str, Any]) -> Alert:
 
 
 def test_limit_exceeded_says_who_which_rule_and_what_fills_the_window() -> None:
-    words = alert_text(alert("limit_exceeded", LIMIT_FACTS), where="https://airflow.example.com/dags/day4_follow_up")
+    words = alert_text(
+        alert("limit_exceeded", LIMIT_FACTS), where="https://airflow.example.com/dags/day4_follow_up"
+    )
     assert words.subject == "Frequency cap reached: 23 users in day4_follow_up"
     for body in (words.text, words.html):
         for part in (
