@@ -107,7 +107,6 @@ def airflow_environment(settings: Settings, database_url: DatabaseUrl) -> dict[s
         "AIRFLOW__API__PORT": str(settings.airflow_port),
         "AIRFLOW__API__BASE_URL": settings.airflow_url,
         "AIRFLOW__API__SECRET_KEY": known.secret_key,
-        "AIRFLOW__API__WORKER_TIMEOUT": "5",  # also how long a stopping server waits for open pages
         "AIRFLOW__API_AUTH__JWT_SECRET": known.jwt_secret,
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",  # two cores may be busy with anything else
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",

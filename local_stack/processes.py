@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -95,12 +95,21 @@ class Processes:
         (self._records / f"{name}.json").unlink(missing_ok=True)
         self._children.pop(name, None)
 
-    def stop(self, seconds: float = 10) -> None:
-        """End all processes and what they started: SIGTERM, and after `seconds` SIGKILL for what is left."""
-        for process in self._belonging():
+    def stop(self, seconds: float = 10, last: Collection[str] = ()) -> None:
+        """End all processes and what they started: SIGTERM, and after `seconds` SIGKILL for what is left.
+
+        :param last: names of processes that the others need to end well, and that have nothing to lose: they
+            are killed when the others are gone.
+        """
+        spared = {record["pid"] for name in last if (record := self._record(name))}
+
+        def others() -> list[psutil.Process]:
+            return [process for process in self._belonging() if process.pid not in spared]
+
+        for process in others():
             _send(process, signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        while self._belonging() and time.monotonic() < deadline:
+        while others() and time.monotonic() < deadline:
             time.sleep(0.05)
         while left := self._belonging():  # once more each time: a process may have forked in between
             for process in left:

@@ -20,7 +20,7 @@ from local_stack.airflow_environment import (
     AirflowSecrets,
     base_environment,
 )
-from local_stack.airflow_processes import AirflowProcesses
+from local_stack.airflow_processes import API_SERVER, AirflowProcesses
 from local_stack.errors import StackError
 from local_stack.ports import require_free
 from local_stack.postgres import PostgresServer
@@ -73,7 +73,7 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop everything; no process is left. No error when nothing runs."""
-        self.processes.stop()
+        self.processes.stop(last=(API_SERVER,))  # tasks tell it how they ended
         self.postgres.stop()
 
     def erase(self) -> None:
