@@ -11,7 +11,7 @@ export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock
+.PHONY: help setup up down demo test check lock pictures
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,3 +45,7 @@ lock: setup ## Resolve requirements.txt and requirements-dev.txt into requiremen
 	@$(BIN)/uv pip compile requirements.txt requirements-dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" -o requirements.lock
 	@$(MAKE) --no-print-directory setup
+
+pictures: setup ## Take the pictures of docs/images anew from the running stack (needs Chromium)
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip --disable-pip-version-check install -q playwright
+	@$(BIN)/python -m local_stack.pictures

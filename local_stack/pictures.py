@@ -1,0 +1,162 @@
+"""The pictures in docs/images, taken from the running local stack: ``make up``, then ``make pictures``.
+
+A headless Chromium logs in to Airflow as a person does, and looks at what the stack has done and the inbox
+holds. Nothing is changed: no run is started, no mail sent. The grid shows as many runs as there are: backfill
+a few days first. Playwright drives the browser; it is not in the lock, ``make pictures`` installs it.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from local_stack.airflow_environment import USERNAME, AirflowSecrets
+from local_stack.errors import StackError
+from local_stack.mail_store import MailStore, Search
+from local_stack.settings import Settings
+from local_stack.stack import LocalStack
+
+IMAGES = Path("docs") / "images"
+DAG = "day4_follow_up"
+LAST_TASK = "reconcile"
+WIDTH, HEIGHT = 1400, 850
+LARGEST_PICTURE = 300_000  # bytes
+PATIENCE = 30_000  # milliseconds, for each element that is waited for
+BROWSER_ARGUMENTS = (
+    "--no-sandbox",  # containers and root have none
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+class Photographer:
+    """A browser's page, and the folder its pictures go to."""
+
+    def __init__(self, page: Any, settings: Settings) -> None:
+        """Use a page of Playwright's synchronous interface; its errors pass through."""
+        self._page = page
+        self._settings = settings
+
+    def log_in(self) -> None:
+        """Fill in Airflow's login form."""
+        page = self._page
+        page.goto(self._settings.airflow_url)
+        page.locator("input[name=username]").fill(USERNAME)
+        page.locator("input[name=password]").fill(AirflowSecrets.of(self._settings).password)
+        page.locator("button[type=submit]").click()
+        page.wait_for_url(lambda address: "/auth/login" not in address)
+
+    def graph(self, run_id: str) -> None:
+        """Take the graph of a run, coloured by the states of its tasks."""
+        self._page.goto(f"{self._settings.airflow_url}/dags/{DAG}/runs/{quote(run_id)}")
+        self._page.get_by_label("Show Graph").click()
+        self._page.locator(".react-flow__node").filter(has_text=LAST_TASK).wait_for()
+        self._take("graph")
+
+    def grid(self) -> None:
+        """Take the DAG's page with the grid of its runs."""
+        self._page.goto(f"{self._settings.airflow_url}/dags/{DAG}")
+        self._page.get_by_label("Show Grid").click()
+        self._page.get_by_role("link", name=LAST_TASK).first.wait_for()
+        self._page.locator("canvas").first.wait_for()
+        self._take("grid")
+
+    def inbox(self, mail: int, alert: int) -> None:
+        """Take the list of the mails, one mail and one alert, given by their numbers in the inbox."""
+        for name, path in (("inbox", ""), ("mail", f"messages/{mail}"), ("alert", f"messages/{alert}")):
+            self._page.goto(f"{self._settings.inbox_url}/{path}")
+            self._take(name)
+
+    def _take(self, name: str) -> None:
+        """Save what the page shows, once it has come to rest. StackError: the picture is too large."""
+        self._page.wait_for_load_state("networkidle")
+        self._page.mouse.move(WIDTH / 2, HEIGHT - 1)  # where nothing unfolds under it
+        file = self._settings.project / IMAGES / f"{name}.png"
+        file.write_bytes(self._resting_picture())
+        size = file.stat().st_size
+        if size > LARGEST_PICTURE:
+            raise StackError(f"{IMAGES / file.name} has {size:,} bytes, more than {LARGEST_PICTURE:,}.")
+        print(f"{IMAGES / file.name}  {size // 1000} kB")
+
+    def _resting_picture(self) -> bytes:
+        """Return the first picture that is the same twice: charts and graphs move into their place."""
+        before = b""
+        for _ in range(40):
+            picture: bytes = self._page.screenshot(animations="disabled", caret="hide", scale="css")
+            if picture == before:
+                return picture
+            before = picture
+            self._page.wait_for_timeout(250)
+        raise StackError(f"The page {self._page.url} does not come to rest.")
+
+
+def take_pictures(settings: Settings) -> None:
+    """Take all pictures. StackError: the stack does not run, or has not sent what there is to show."""
+    stack = LocalStack(settings)
+    if not stack.is_running():
+        raise StackError("The local stack is not running. Start it with: make up")
+    with stack.api() as api:
+        runs = api.runs(DAG, run_type="scheduled", state="success")
+    if not runs:
+        raise StackError(
+            f"No scheduled run of {DAG} has succeeded yet; see {settings.airflow_url}/dags/{DAG}."
+        )
+    store = MailStore(settings.mails)
+    mail, alert = _newest(store, Search(campaign=DAG)), _newest(store, Search(alerts_only=True))
+    (settings.project / IMAGES).mkdir(parents=True, exist_ok=True)
+
+    def take(page: Any) -> None:
+        photographer = Photographer(page, settings)
+        photographer.log_in()
+        photographer.graph(runs[-1].run_id)
+        photographer.grid()
+        photographer.inbox(mail, alert)
+
+    _in_browser(take)
+
+
+def _newest(store: MailStore, search: Search) -> int:
+    found = store.mails(search, limit=1)
+    if not found:
+        kind = "alert" if search.alerts_only else f"mail of {search.campaign}"
+        raise StackError(f"The inbox holds no {kind} to take a picture of.")
+    return found[0].number
+
+
+def _in_browser(use: Callable[[Any], None]) -> None:
+    try:
+        playwright = importlib.import_module("playwright.sync_api")
+    except ModuleNotFoundError as missing:
+        raise StackError("Playwright is not installed. Run: make pictures") from missing
+    program = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
+    if not Path(program).exists():
+        raise StackError(f"There is no {program}. Install Debian's package chromium, or set CHROMIUM.")
+    try:
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=program, args=list(BROWSER_ARGUMENTS))
+            page = browser.new_page(
+                viewport={"width": WIDTH, "height": HEIGHT},
+                device_scale_factor=1, color_scheme="light", locale="en-GB", timezone_id="UTC",
+            )  # fmt: skip
+            page.set_default_timeout(PATIENCE)
+            use(page)
+            browser.close()
+    except playwright.Error as error:
+        raise StackError(f"The browser could not take a picture: {error}") from error
+
+
+def main() -> int:
+    """Take the pictures of the stack that the environment names; return the exit code."""
+    try:
+        take_pictures(Settings.from_environment())
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
