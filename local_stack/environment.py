@@ -31,7 +31,7 @@ def main() -> int:
     packages = sum("==" in line for line in LOCK.read_text().splitlines())
     print(f"Installing {packages} packages into {ENVIRONMENT.name} (a minute or two, once) ...", flush=True)
     started = time.monotonic()
-    ok = _pip(["install", "--require-hashes", "--requirement", str(LOCK)], packages) and _pip(
+    ok = _pip(["install", "--no-deps", "--require-hashes", "--requirement", str(LOCK)], packages) and _pip(
         ["install", "--no-deps", "--no-build-isolation", "--editable", str(PROJECT)]
     )
     if not ok:
