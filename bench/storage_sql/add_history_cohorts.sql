@@ -1,0 +1,14 @@
+-- 365 past days of two campaigns; a cohort closes when its deadline, seven days after its day, is past.
+INSERT INTO lifecycle.cohorts
+    (campaign, cohort_date, window_start, window_end, timezone, offset_days, not_after, closed_at)
+SELECT
+    campaign,
+    day::date,
+    day,
+    day + interval '1 day',
+    'UTC',
+    4,
+    day + interval '7 days 6 hours',
+    CASE WHEN day + interval '7 days 6 hours' < now() THEN day + interval '7 days 7 hours' END
+FROM unnest(ARRAY['day4_follow_up', 'day4_setup_help']) AS campaign
+CROSS JOIN generate_series(%(first)s::date::timestamptz, %(last)s::date::timestamptz, interval '1 day') AS day

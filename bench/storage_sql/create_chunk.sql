@@ -1,0 +1,1 @@
+CREATE UNLOGGED TABLE history_chunk (LIKE lifecycle.sends INCLUDING DEFAULTS)

@@ -1,0 +1,1 @@
+INSERT INTO lifecycle.sends SELECT * FROM history_chunk

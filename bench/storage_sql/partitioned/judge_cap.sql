@@ -1,0 +1,28 @@
+-- As the ledger's own; the key table leads to the few partitions that hold a user's sends.
+CREATE TEMPORARY TABLE refused AS
+WITH rules AS (
+    SELECT *
+    FROM unnest(%(rules)s::text[], %(max_sends)s::integer[], %(windows)s::interval[]) AS r (rule, max_sends, window_length)
+),
+candidates AS (
+    SELECT user_id, cohort_date
+    FROM lifecycle.judgement
+    WHERE campaign = %(campaign)s
+      AND cohort_date = ANY (%(cohort_dates)s)
+      AND hold IS NULL
+      AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s))
+)
+SELECT c.user_id, c.cohort_date, r.rule, t.slots_taken
+FROM candidates AS c
+CROSS JOIN rules AS r
+CROSS JOIN LATERAL (
+    SELECT count(*)::integer AS slots_taken
+    FROM lifecycle.send_keys AS k
+    JOIN lifecycle.sends AS s
+        ON s.user_id = k.user_id AND s.campaign = k.campaign AND s.occurrence = k.occurrence AND s.cohort_date = k.cohort_date
+    WHERE k.user_id = c.user_id
+      AND s.state IN ('ready', 'sending', 'in_doubt', 'sent')
+      AND now() - r.window_length
+          < CASE s.state WHEN 'sent' THEN s.sent_at WHEN 'in_doubt' THEN s.answer_due ELSE timestamptz 'infinity' END
+) AS t
+WHERE t.slots_taken >= r.max_sends

@@ -1,0 +1,32 @@
+-- As the ledger's own; the key table leads to the one partition that holds a user's row.
+UPDATE lifecycle.sends AS s
+SET state = CASE
+        WHEN o.verdict IN ('sent', 'rejected', 'in_doubt', 'held') THEN o.verdict::lifecycle.send_state
+        WHEN s.state = 'in_doubt' THEN 'planned'
+        ELSE 'ready'
+    END,
+    held_reason = CASE WHEN o.verdict = 'held' THEN o.held_reason::lifecycle.held_reason END,
+    sent_at = CASE WHEN o.verdict = 'sent' THEN now() END,
+    queue_id = coalesce(o.queue_id, s.queue_id),
+    -- of a mail that was accepted the queue id says all; a row that does not grow stays on its page
+    detail = CASE WHEN o.verdict <> 'sent' OR o.queue_id IS NULL THEN o.detail END,
+    attempts = s.attempts + CASE WHEN o.verdict = 'retry' THEN 1 ELSE 0 END,
+    -- 5, 10, 20, 40, then every 60 minutes: RFC 5321 section 4.5.4.1 asks for patience that grows
+    not_before = CASE
+        WHEN o.verdict = 'retry' THEN now() + least(interval '5 minutes' * 2 ^ least(s.attempts, 5), interval '1 hour')
+    END
+FROM unnest(
+    %(user_ids)s::text[], %(attempts)s::uuid[], %(verdicts)s::text[],
+    %(held_reasons)s::text[], %(queue_ids)s::text[], %(details)s::text[]
+) AS o (user_id, attempt, verdict, held_reason, queue_id, detail)
+JOIN lifecycle.send_keys AS k ON k.user_id = o.user_id AND k.campaign = %(campaign)s AND k.occurrence = 'once'
+WHERE s.user_id = o.user_id
+  AND s.campaign = %(campaign)s
+  AND s.occurrence = 'once'
+  AND s.cohort_date = k.cohort_date
+  AND CASE
+      WHEN o.attempt IS NULL THEN s.state = 'ready'
+      ELSE s.attempt = o.attempt AND s.state IN ('sending', 'in_doubt')
+           AND NOT (s.state = 'in_doubt' AND o.verdict = 'in_doubt')
+  END
+RETURNING s.user_id, s.attempt, s.state::text
