@@ -25,7 +25,6 @@ import psutil
 from bench.storage_layouts import Layout, Plan, Users, text
 from bench.storage_plans import whole_table_scans
 from lifecycle_emails.ledger.session import LedgerConnection
-from local_stack.errors import StackError
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 
@@ -87,8 +86,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder",
         type=Path,
-        default=Path(os.environ.get("STATE_DIR", ".local")) / "bench-storage",
-        help="where the server keeps its data: 1.3 GB per million rows (default: %(default)s)",
+        default=Path(os.environ.get("STATE_DIR", ".local")),
+        help="a server of its own keeps its data below, 1.3 GB per million rows (default: %(default)s)",
     )
     parser.add_argument(
         "--keep",
@@ -103,11 +102,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def _server(folder: Path, *, keep: bool) -> Iterator[PostgresServer]:
+    folder = folder / "bench-storage"
+    PostgresServer(folder, free_port()).remove()  # what a killed measurement left
     server = PostgresServer(folder, free_port(), SERVER)
-    if any(server.folder.iterdir()) and not (server.data / "PG_VERSION").exists():
-        raise StackError(f"{server.folder} holds something else than a measurement. Choose another --folder.")
-    server.remove()  # what a killed measurement left
-    server = PostgresServer(folder, server.port, SERVER)
     server.start()
     try:
         yield server

@@ -21,7 +21,10 @@ from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction, settings
 
 _SQL = files("bench") / "storage_sql"
-_OWN_QUERIES = ("move_arrivals", "plan_arrivals", "judge_cap", "pass_gate", "record_outcomes")
+_OWN_QUERIES = (
+    *("move_arrivals", "plan_arrivals", "judge_cap"),
+    *("lock_sends", "pass_gate", "record_outcomes"),
+)
 _ANSWER_SECONDS = 670
 CAP: dict[str, Any] = {
     "rules": ["three_per_week", "one_per_20_hours"],
@@ -184,6 +187,7 @@ class Layout:
         with ledger.pipeline():
             ledger.execute(query("begin"))
             ledger.execute(query("state_settings"), settings("", 3, 5))
+            ledger.execute(self.query("lock_sends"), _keys(plan, asked, sent))
             if sent:
                 recorded = ledger.execute(self.query("record_outcomes"), _outcomes(plan, sent))
             if asked:
@@ -230,6 +234,13 @@ class Layout:
         """Bytes on disk."""
         rows, indexes, keys = one_row(self.ledger.execute(text("sizes")))
         return {"rows": rows, "indexes": indexes, "keys": keys, "total": rows + indexes + keys}
+
+
+def _keys(plan: Plan, *groups: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        "campaign": plan.campaign,
+        "user_ids": sorted({user_id for group in groups for user_id, _ in group}),
+    }
 
 
 def _questions(plan: Plan, asked: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,17 +12,16 @@ candidates AS (
       AND hold IS NULL
       AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s))
 )
-SELECT c.user_id, c.cohort_date, r.rule, t.slots_taken
+SELECT c.user_id, c.cohort_date, t.rule, t.slots_taken
 FROM candidates AS c
-CROSS JOIN rules AS r
 CROSS JOIN LATERAL (
-    SELECT count(*)::integer AS slots_taken
+    SELECT r.rule, count(*)::integer AS slots_taken
     FROM lifecycle.send_keys AS k
     JOIN lifecycle.sends AS s
         ON s.user_id = k.user_id AND s.campaign = k.campaign AND s.occurrence = k.occurrence AND s.cohort_date = k.cohort_date
-    WHERE k.user_id = c.user_id
-      AND s.state IN ('ready', 'sending', 'in_doubt', 'sent')
-      AND now() - r.window_length
-          < CASE s.state WHEN 'sent' THEN s.sent_at WHEN 'in_doubt' THEN s.answer_due ELSE timestamptz 'infinity' END
+    JOIN rules AS r ON now() - r.window_length
+        < CASE s.state WHEN 'sent' THEN s.sent_at WHEN 'in_doubt' THEN s.answer_due ELSE timestamptz 'infinity' END
+    WHERE k.user_id = c.user_id AND s.state IN ('ready', 'sending', 'in_doubt', 'sent')
+    GROUP BY r.rule, r.max_sends
+    HAVING count(*) >= r.max_sends
 ) AS t
-WHERE t.slots_taken >= r.max_sends
