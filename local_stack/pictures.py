@@ -2,7 +2,8 @@
 
 A headless Chromium logs in to Airflow as a person does, and looks at what the stack has done and the inbox
 holds. Nothing is changed: no run is started, no mail sent. The grid shows as many runs as there are: backfill
-a few days first. Playwright drives the browser; it is not in the lock, ``make pictures`` installs it.
+a few days first. Playwright drives the browser; it is not in the lock, ``make pictures`` installs it. Users'
+names are in many scripts, which need fonts such as Debian's fonts-noto-core and fonts-noto-cjk.
 """
 
 import importlib
@@ -23,6 +24,7 @@ IMAGES = Path("docs") / "images"
 DAG = "day4_follow_up"
 LAST_TASK = "reconcile"
 WIDTH, HEIGHT = 1400, 850
+GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
 PATIENCE = 30_000  # milliseconds, for each element that is waited for
 BROWSER_ARGUMENTS = (
@@ -53,6 +55,7 @@ class Photographer:
         """Take the graph of a run, coloured by the states of its tasks."""
         self._page.goto(f"{self._settings.airflow_url}/dags/{DAG}/runs/{quote(run_id)}")
         self._page.get_by_label("Show Graph").click()
+        self._page.get_by_label("Collapse Details Panel").click()
         self._page.locator(".react-flow__node").filter(has_text=LAST_TASK).wait_for()
         self._take("graph")
 
@@ -62,6 +65,7 @@ class Photographer:
         self._page.get_by_label("Show Grid").click()
         self._page.get_by_role("link", name=LAST_TASK).first.wait_for()
         self._page.locator("canvas").first.wait_for()
+        self._widen_grid()
         self._take("grid")
 
     def inbox(self, mail: int, alert: int) -> None:
@@ -69,6 +73,15 @@ class Photographer:
         for name, path in (("inbox", ""), ("mail", f"messages/{mail}"), ("alert", f"messages/{alert}")):
             self._page.goto(f"{self._settings.inbox_url}/{path}")
             self._take(name)
+
+    def _widen_grid(self) -> None:
+        """Drag the line between grid and details to the right: as it is, the newest runs are cut off."""
+        line = self._page.get_by_role("separator").first.bounding_box()
+        x, y = line["x"] + line["width"] / 2, line["y"] + line["height"] * 0.8
+        self._page.mouse.move(x, y)
+        self._page.mouse.down()
+        self._page.mouse.move(x + GRID_WIDER_BY, y, steps=10)
+        self._page.mouse.up()
 
     def _take(self, name: str) -> None:
         """Save what the page shows, once it has come to rest. StackError: the picture is too large."""
