@@ -204,5 +204,7 @@ def test_fifty_campaigns_parse_within_a_second_without_network_or_database(proje
         count, seconds = parsed.stdout.splitlines()[-1].split()
         assert count == "50"
         times.append(float(seconds))
+        if times[-1] < 1:
+            break
 
     assert min(times) < 1
