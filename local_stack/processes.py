@@ -147,11 +147,11 @@ class Processes:
         leader = os.getsid(process.pid)
         started = sessions.get(leader)
         # A session's number is not given to a new process while the session has members. So the leader is
-        # either gone, or it is the one that was started here; and members are younger than their leader.
+        # either gone, or it is (dead or alive) the one that was started here; and members are younger.
         return (
             started is not None
             and process.create_time() > started - CLOCK_SECONDS
-            and (not psutil.pid_exists(leader) or _is_same(leader, started))
+            and (not psutil.pid_exists(leader) or _started_at(leader, started))
         )
 
 
@@ -172,10 +172,12 @@ def only_one(state: Path) -> Iterator[None]:
 
 def _is_same(pid: float, started: float) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - started) < CLOCK_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return _started_at(pid, started) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def _started_at(pid: float, started: float) -> bool:
+    return abs(psutil.Process(int(pid)).create_time() - started) < CLOCK_SECONDS
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

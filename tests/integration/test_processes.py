@@ -87,6 +87,31 @@ def test_stop_ends_what_a_process_started_even_when_it_is_dead_and_its_child_ign
     assert is_gone(child)
 
 
+def test_stop_ends_a_child_that_hides_its_environment_when_its_parent_is_dead_but_not_reaped(
+    tmp_path: Path, processes: Processes
+) -> None:
+    start(
+        processes,
+        "parent",
+        python("""
+            import os, time
+            import setproctitle
+            if os.fork() == 0:
+                setproctitle.setproctitle("a worker with a title of its own" * 50)
+                print(os.getpid(), "ready", flush=True)
+            time.sleep(600)
+        """),
+    )
+    child = int(wait_for(processes, "parent", "ready")[0])
+    parent = psutil.Process(child).parent()
+    assert parent is not None
+    parent.kill()
+    while parent.status() != psutil.STATUS_ZOMBIE:
+        pass
+    Processes(tmp_path, tmp_path / "logs").stop()  # another program: the parent is not its child to reap
+    assert is_gone(child)
+
+
 @pytest.mark.parametrize(
     "hide",
     [
