@@ -16,6 +16,7 @@ LOCK = PROJECT / "requirements.lock"
 INSTALLED = ENVIRONMENT / "installed.lock"  # a copy of the lock, written when everything of it is in place
 LOG = ENVIRONMENT / "install.log"
 SECONDS_BETWEEN_LINES = 10
+LOG_LINES_SHOWN = 8
 
 
 def main() -> int:
@@ -35,7 +36,8 @@ def main() -> int:
         ["install", "--no-deps", "--no-build-isolation", "--editable", str(PROJECT)]
     )
     if not ok:
-        return _failed(f"The packages could not be installed; pip's own words are in {LOG}.")
+        words = "".join(LOG.read_text(errors="replace").splitlines(keepends=True)[-LOG_LINES_SHOWN:])
+        return _failed(f"The packages could not be installed. pip's log, {LOG}, closes with:\n{words}")
     shutil.copy(LOCK, INSTALLED)
     print(f"Installed in {time.monotonic() - started:.0f} s.", flush=True)
     return 0
@@ -81,9 +83,7 @@ def _pip(arguments: list[str], packages: int = 0) -> bool:
         for line in pip.stdout:
             log.write(line)
             collected += line.startswith(("Collecting ", "Requirement already satisfied: "))
-            if line.startswith("ERROR"):
-                print(line.rstrip(), file=sys.stderr, flush=True)
-            elif packages and line.startswith("Installing collected"):
+            if packages and line.startswith("Installing collected"):
                 packages = 0
                 print(f"  all {collected} at hand, unpacking (half a minute) ...", flush=True)
             elif packages and time.monotonic() - printed > SECONDS_BETWEEN_LINES:

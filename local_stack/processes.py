@@ -115,6 +115,8 @@ class Processes:
             for process in left:
                 _send(process, signal.SIGKILL)
             time.sleep(0.05)
+        for child in self._children.values():
+            child.wait()  # all are dead; this takes them off the system's list
         for name in self.names():
             self.forget(name)
 

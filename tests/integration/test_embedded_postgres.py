@@ -73,8 +73,10 @@ def test_server_names_the_variable_when_its_port_is_taken() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
+        server = PostgresServer(Path(folder) / "server", port)
         with pytest.raises(StackError, match=f"Port {port} is taken.*POSTGRES_PORT="):
-            PostgresServer(Path(folder) / "server", port).start()
+            server.start()
+        server.remove()
 
 
 def test_server_repeats_the_words_of_a_postgresql_that_refuses_to_start() -> None:
