@@ -82,7 +82,7 @@ def _pip(arguments: list[str], packages: int = 0) -> bool:
         assert pip.stdout is not None  # noqa: S101  (for the type checker)
         for line in pip.stdout:
             log.write(line)
-            collected += line.startswith(("Collecting ", "Requirement already satisfied: "))
+            collected += line.startswith(("Collecting ", "Processing ", "Requirement already satisfied: "))
             if packages and line.startswith("Installing collected"):
                 packages = 0
                 print(f"  all {collected} at hand, unpacking (half a minute) ...", flush=True)
