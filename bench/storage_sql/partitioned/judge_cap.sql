@@ -17,8 +17,11 @@ FROM candidates AS c
 CROSS JOIN LATERAL (
     SELECT r.rule, count(*)::integer AS slots_taken
     FROM lifecycle.send_keys AS k
-    JOIN lifecycle.sends AS s
-        ON s.user_id = k.user_id AND s.campaign = k.campaign AND s.occurrence = k.occurrence AND s.cohort_date = k.cohort_date
+    CROSS JOIN LATERAL (
+        SELECT state, sent_at, answer_due FROM lifecycle.sends
+        WHERE user_id = k.user_id AND campaign = k.campaign AND occurrence = k.occurrence AND cohort_date = k.cohort_date
+        OFFSET 0 -- key by key, in the key's own partition; as a join every partition was looked into
+    ) AS s
     JOIN rules AS r ON now() - r.window_length
         < CASE s.state WHEN 'sent' THEN s.sent_at WHEN 'in_doubt' THEN s.answer_due ELSE timestamptz 'infinity' END
     WHERE k.user_id = c.user_id AND s.state IN ('ready', 'sending', 'in_doubt', 'sent')
