@@ -245,8 +245,7 @@ class Comparison:
 
     def _whole_table_scans(self) -> list[str]:
         """Queries that would read all sends while the statistics know nothing of the newest cohort."""
-        ledger = self._layouts[0].ledger
-        return whole_table_scans(ledger, self._newest.campaign, self._newest.cohort_date, user_id="")
+        return whole_table_scans(self._layouts[0].ledger, self._newest)
 
 
 def _figures(layout: Layout) -> dict[str, Any]:

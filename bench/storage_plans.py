@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
 
-from bench.storage_layouts import CAP, text
+from bench.storage_layouts import CAP, Plan, text
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
 
@@ -25,17 +24,18 @@ QUERIES = (
 """What touches lifecycle.sends, besides judge_cap."""
 
 
-def whole_table_scans(ledger: LedgerConnection, campaign: str, cohort_date: date, user_id: str) -> list[str]:
-    """Names of queries whose plan, for this cohort and user, has a sequential scan of sends."""
+def whole_table_scans(ledger: LedgerConnection, plan: Plan) -> list[str]:
+    """Names of queries whose plan, for this cohort and its users, has a sequential scan of sends."""
     arguments = {
-        "campaign": campaign, "cohort_date": cohort_date, "cohort_dates": [cohort_date], "batches": [0],
-        "batch_size": 500, "user_ids": [user_id], "attempts": [None], "address_hashes": [None], "most": 20,
+        "batches": [0], "user_ids": [""], "attempts": [None], "address_hashes": [None], "most": 20,
         "smtp_conn_id": "lifecycle_smtp", "template_version": "", "probe": False, "answer_seconds": 670,
         "verdicts": ["sent"], "held_reasons": [None], "queue_ids": [None], "details": [None],
-        "longest_window": max(CAP["windows"]), "keep": "400 days", **CAP,
+        "longest_window": max(CAP["windows"]), "keep": "400 days", **plan.arguments,
     }  # fmt: skip
     with planning_transaction(ledger, roll_back=True):
         ledger.execute(query("create_arrivals"))
+        ledger.execute(text("fill_arrivals"), plan.users._asdict())
+        ledger.execute(query("analyze_arrivals"))
         found = ["judge_cap"] if _scans_sends(ledger, "judge_cap", arguments) else []
         ledger.execute(text("create_nobody_refused"))  # the table that judge_cap would have made
         return found + [name for name in QUERIES if _scans_sends(ledger, name, arguments)]
