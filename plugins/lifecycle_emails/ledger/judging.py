@@ -99,6 +99,7 @@ def limit_rate(
         ledger.execute(query("lock_frequency_cap"))
         ledger.execute(query("hold_unsendable"), arguments)
         ledger.execute(query("judge_cap"), arguments)
+        ledger.execute(query("index_refused"))
         ledger.execute(query("hold_capped"), arguments)
         reserved = ledger.execute(query("reserve_slots"), arguments).rowcount
         refusals = [Refusal(*row) for row in ledger.execute(query("record_refusals"), arguments)]

@@ -3,6 +3,6 @@ SET state = 'held',
     held_reason = 'capped',
     detail = (SELECT 'frequency cap: ' || string_agg(r.rule, ', ' ORDER BY r.rule) FROM refused AS r WHERE r.user_id = s.user_id)
 WHERE s.campaign = %(campaign)s
-  AND s.occurrence = 'once'
-  AND s.user_id IN (SELECT user_id FROM refused)
+  AND s.cohort_date = ANY (%(cohort_dates)s)
   AND s.state = 'planned'
+  AND EXISTS (SELECT FROM refused AS r WHERE r.user_id = s.user_id OFFSET 0)

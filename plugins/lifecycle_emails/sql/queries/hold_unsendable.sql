@@ -1,13 +1,10 @@
 -- planned or ready -> held, where the one judgement says so. A gated row is not touched, nor an older reason.
-UPDATE lifecycle.sends AS s
+UPDATE lifecycle.judgement
 SET state = 'held',
-    held_reason = j.hold,
+    held_reason = hold,
     not_before = NULL,
-    detail = CASE j.hold WHEN 'stale' THEN 'past the deadline of its cohort' ELSE 'on the suppression list' END
-FROM lifecycle.judgement AS j
-WHERE j.campaign = %(campaign)s
-  AND j.cohort_date = ANY (%(cohort_dates)s)
-  AND j.hold IS NOT NULL
-  AND j.state IN ('planned', 'ready')
-  AND (s.user_id, s.campaign, s.occurrence) = (j.user_id, j.campaign, j.occurrence)
-  AND s.state IN ('planned', 'ready')
+    detail = CASE hold WHEN 'stale' THEN 'past the deadline of its cohort' ELSE 'on the suppression list' END
+WHERE campaign = %(campaign)s
+  AND cohort_date = ANY (%(cohort_dates)s)
+  AND state IN ('planned', 'ready')
+  AND hold IS NOT NULL

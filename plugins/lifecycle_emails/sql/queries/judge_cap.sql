@@ -13,9 +13,13 @@ candidates AS (
       AND hold IS NULL
       AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s))
 )
-SELECT c.user_id, c.cohort_date, r.rule, count(*)::integer AS slots_taken
+SELECT c.user_id, c.cohort_date, t.rule, t.slots_taken
 FROM candidates AS c
-JOIN lifecycle.cap_slots AS t USING (user_id)
-JOIN rules AS r ON t.slot_at > now() - r.window_length
-GROUP BY c.user_id, c.cohort_date, r.rule, r.max_sends
-HAVING count(*) >= r.max_sends
+CROSS JOIN LATERAL (
+    SELECT r.rule, count(*)::integer AS slots_taken
+    FROM lifecycle.cap_slots AS slot
+    JOIN rules AS r ON slot.slot_at > now() - r.window_length
+    WHERE slot.user_id = c.user_id
+    GROUP BY r.rule, r.max_sends
+    HAVING count(*) >= r.max_sends
+) AS t

@@ -28,11 +28,11 @@ judged AS MATERIALIZED (
         CASE
             WHEN now() >= c.not_after THEN 'stale'
             WHEN EXISTS (
-                SELECT FROM lifecycle.suppressed_users AS u
-                WHERE u.user_id = a.user_id AND (u.everywhere OR %(campaign)s = ANY (u.campaigns))
+                SELECT FROM lifecycle.suppressions_in_force AS x
+                WHERE x.user_id = a.user_id AND (x.campaign IS NULL OR x.campaign = %(campaign)s)
             ) OR EXISTS (
-                SELECT FROM lifecycle.suppressed_addresses AS h
-                WHERE h.address_hash = a.address_hash AND (h.everywhere OR %(campaign)s = ANY (h.campaigns))
+                SELECT FROM lifecycle.suppressions_in_force AS x
+                WHERE x.address_hash = a.address_hash AND (x.campaign IS NULL OR x.campaign = %(campaign)s)
             ) THEN 'suppressed'
         END::lifecycle.held_reason AS hold
     FROM asked AS a

@@ -23,7 +23,8 @@ SET state = CASE
     held_reason = CASE WHEN o.verdict = 'held' THEN o.held_reason::lifecycle.held_reason END,
     sent_at = CASE WHEN o.verdict = 'sent' THEN now() END,
     queue_id = coalesce(o.queue_id, s.queue_id),
-    detail = o.detail,
+    -- of a mail that was accepted the queue id says all; a row that grows little stays on its page
+    detail = CASE WHEN o.verdict <> 'sent' OR o.queue_id IS NULL THEN o.detail END,
     attempts = s.attempts + CASE WHEN o.verdict = 'retry' THEN 1 ELSE 0 END,
     -- 5, 10, 20, 40, then every 60 minutes: RFC 5321 section 4.5.4.1 asks for patience that grows
     not_before = CASE

@@ -6,5 +6,6 @@ JOIN unnest(%(rules)s::text[], %(windows)s::interval[]) AS r (rule, window_lengt
 WHERE NOT EXISTS (
     SELECT FROM lifecycle.cap_refusals AS earlier
     WHERE earlier.user_id = f.user_id AND earlier.rule = f.rule AND earlier.refused_at > now() - r.window_length
+    OFFSET 0 -- one look-up per row, through the index
 )
 RETURNING refusal_id, user_id, rule, cohort_date

@@ -4,4 +4,6 @@ SELECT
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('TimeZone', 'UTC', true),
+    -- A cohort is a small part of all sends: by index, not by reading every send ever made.
+    set_config('random_page_cost', '1.1', true),
     set_config('lifecycle.actor', %(actor)s, true)
