@@ -245,12 +245,14 @@ class Gate:
                 ledger.execute(query("record_outcomes"), self._record_arrays(records))
             if questions:
                 asked = ledger.execute(query("pass_gate"), self._question_arrays(questions))
-            if uptime() - self._renewed_at > LEASE_SECONDS / 4:
+            renewing = uptime() - self._renewed_at > LEASE_SECONDS / 4
+            if renewing:
                 ledger.execute(query("renew_leases"), self._lease_arguments())
             committed = ledger.execute(query("commit"))
         if committed.statusmessage != "COMMIT":
             raise psycopg.OperationalError("the server answered COMMIT with a roll-back")
-        self._renewed_at = uptime()
+        if renewing:
+            self._renewed_at = uptime()
         return dict(asked.fetchall()) if asked is not None else {}
 
     def _recover(self, records: list[Record]) -> None:

@@ -87,6 +87,7 @@ def _problems(
     problems += [
         f"alert {alert.alert_id} ({alert.kind}) could not be delivered; mend its callback, then clear alert"
         for alert in undelivered_alerts(ledger, campaign.id)
+        if alert.kind == "limit_exceeded"  # the other kinds are for maintenance to deliver
     ]
     return problems
 

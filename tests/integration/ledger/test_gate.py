@@ -253,3 +253,22 @@ def test_gate_looks_rows_up_by_key_before_any_statistics_were_gathered(
     assert "sends_pkey" in plan
     assert "sends_by_cohort" not in plan
     assert "Seq Scan on sends" not in plan
+
+
+def test_lease_is_renewed_while_groups_follow_each_other(
+    ledger_database: str, ready_ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.ledger.gate.LEASE_SECONDS", 0.4)
+    holder = uuid4()
+    ready_ledger.execute("UPDATE lifecycle.batches SET lease_holder = %s, lease_until = now()", (holder,))
+    before = ready_ledger.execute("SELECT lease_until FROM lifecycle.batches").fetchone()
+    with open_gate(ledger_database, holder=holder) as gate:
+        for _ in range(
+            200
+        ):  # a group every few milliseconds, never a pause as long as a quarter of the lease
+            gate.record(Record("nobody", uuid4(), RecordedAs.SENT))
+            assert gate.flush(timeout=5)
+            renewed = ready_ledger.execute("SELECT lease_until FROM lifecycle.batches").fetchone()
+            if renewed != before:
+                break
+    assert renewed != before

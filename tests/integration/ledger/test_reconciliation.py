@@ -91,3 +91,12 @@ def test_user_of_the_audience_without_a_row_is_a_problem(ledger_database: str) -
         add_cohort(ledger)
         ledger.execute("UPDATE lifecycle.cohorts SET audience_size = 5, audience_without_row = 2")
         assert "2 users of the audience have no row" in problems(ledger)
+
+
+def test_alert_that_maintenance_delivers_is_no_problem_of_the_run(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        create_alert(
+            ledger, "missing_cohorts", CAMPAIGN.id, None, run="r", facts={}, callbacks=["maintenance"]
+        )
+        assert problems(ledger) == ""
