@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Queue
 from uuid import uuid4
 
@@ -100,7 +100,8 @@ class Lane(threading.Thread):
             )
             return True
         if refused is not None:
-            self._refused(Record(mail.user_id, None, RECORDED_AS[refused.verdict], detail=describe(refused)))
+            record = Record(mail.user_id, None, RECORDED_AS[refused.verdict], detail=describe(refused))
+            self._refused(record, named=refused.enhanced is not None)
             return refused.verdict is not Verdict.SLOW_DOWN
         return self._commit_to_dot(mail)
 
@@ -133,24 +134,26 @@ class Lane(threading.Thread):
             return True
         outcome = self.session.finish()
         recorded_as = RecordedAs.NO_DOT if outcome.phase is Phase.BODY else RECORDED_AS[outcome.verdict]
-        self._answered(
-            Record(mail.user_id, attempt, recorded_as, queue_id=outcome.queue_id, detail=describe(outcome))
+        record = Record(
+            mail.user_id, attempt, recorded_as, queue_id=outcome.queue_id, detail=describe(outcome)
         )
+        self._answered(record, named=outcome.enhanced is not None)
         return outcome.verdict is not Verdict.SLOW_DOWN
 
-    def _answered(self, record: Record) -> None:
+    def _answered(self, record: Record, *, named: bool) -> None:
         if record.recorded_as in (RecordedAs.REJECTED, RecordedAs.RETRY):
-            self._refused(record)
+            self._refused(record, named=named)
             return
         self._record(record)
         if record.recorded_as is RecordedAs.SENT:
             for rejection in self._watch.accepted():
                 self._record(rejection)
 
-    def _refused(self, record: Record) -> None:
-        """A rejection waits in the watch; what is merely tried again later is recorded at once."""
+    def _refused(self, record: Record, *, named: bool) -> None:
+        """Record at once that nothing was accepted; that it was the recipient's fault waits in the watch."""
         if record.recorded_as is RecordedAs.REJECTED:
-            self._watch.refused(record)
+            self._gate.record(replace(record, recorded_as=RecordedAs.RETRY))
+            self._watch.refused(replace(record, attempt=None), named=named)
         else:
             self._watch.refused()
             self._record(record)

@@ -28,7 +28,7 @@ class RefusalWatch(Generic[Rejection]):
         self._lock = threading.Lock()
         self._in_a_row = 0
         self._last: deque[bool] = deque(maxlen=LAST_MAILS)
-        self._waiting: list[Rejection] = []
+        self._waiting: list[tuple[Rejection, bool]] = []
         self._tripped: str | None = None
 
     @property
@@ -42,23 +42,31 @@ class RefusalWatch(Generic[Rejection]):
             self._in_a_row = 0
             self._last.append(False)
             released, self._waiting = self._waiting, []
-            return released
+            return [rejection for rejection, _ in released]
 
-    def refused(self, rejection: Rejection | None = None) -> None:
-        """A mail was refused; ``rejection`` when the reply speaks of the recipient."""
+    def refused(self, rejection: Rejection | None = None, *, named: bool = False) -> None:
+        """A mail was refused; ``rejection`` when the reply speaks of the recipient.
+
+        ``named``: by an enhanced code (RFC 3463), rather than by a bare 550, 551 or 553.
+        """
         with self._lock:
             self._in_a_row += 1
             self._last.append(True)
             if rejection is not None:
-                self._waiting.append(rejection)
+                self._waiting.append((rejection, named))
             refused = sum(self._last)
             if self._in_a_row >= REFUSALS_IN_A_ROW:
                 self._tripped = f"{self._in_a_row} mails in a row were refused"
             elif len(self._last) == LAST_MAILS and refused > REFUSED_SHARE * LAST_MAILS:
                 self._tripped = f"{refused} of the last {LAST_MAILS} mails were refused"
 
-    def drain(self) -> list[Rejection]:
-        """The rejections still waiting, for the end of the batch; see `tripped` for what they are worth."""
+    def drain(self) -> tuple[list[Rejection], list[Rejection]]:
+        """Tell the rejections still waiting apart, at the end of the batch: (of recipients, not proven).
+
+        Nothing was accepted after them, so a bare code proves nothing: a small batch never gets to twenty
+        refusals. Once `tripped`, none is proven.
+        """
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            return waiting
+        proven = [rejection for rejection, named in waiting if named and not self._tripped]
+        return proven, [rejection for rejection, named in waiting if self._tripped or not named]

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -139,6 +139,7 @@ class _GroupSender:
         self._tally = tally
         self._stop = stop
         self._watch: RefusalWatch[Record] = RefusalWatch()
+        self._probe = probe
         self._shown_at = time.monotonic()
         terms = GateTerms(
             campaign_id=tools.campaign.id,
@@ -279,11 +280,19 @@ class _GroupSender:
                 lane.join(timeout=0.05)
 
     def _release_rejections(self) -> None:
-        """At the end of a pass: rejections of a wave count as refused for now, the others as they came."""
-        recorded_as = RecordedAs.RETRY if self._watch.tripped else RecordedAs.REJECTED
-        for rejection in self._watch.drain():
-            self._gate.record(replace(rejection, recorded_as=recorded_as))
-            self._tally.count(recorded_as)
+        """At the end of a pass: what is proven is rejected; what is not stays recorded as refused for now.
+
+        A probe proves nothing about its recipient: its provider is stopped for refusing everybody.
+        """
+        proven, unproven = self._watch.drain()
+        for rejection in proven:
+            if self._probe:
+                unproven.append(rejection)
+                continue
+            self._gate.record(rejection)
+            self._tally.count(RecordedAs.REJECTED)
+        for _ in unproven:
+            self._tally.count(RecordedAs.RETRY)
 
     def _end(self) -> None:
         timeout = RECORDING_AFTER_STOP_SECONDS if self._stop.is_set() else RECONNECT_FOR_SECONDS

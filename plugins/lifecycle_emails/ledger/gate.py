@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from typing import Any
@@ -41,6 +41,9 @@ ANSWER_MARGIN_SECONDS = 60
 
 RECONNECT_FOR_SECONDS = 300
 """How long a lost ledger is tried again before the task gives up and leaves its outcomes to the sweep."""
+
+UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.InternalError, ValueError)
+"""What the database, or psycopg before it, refuses for its content: trying again cannot help."""
 
 
 def uptime() -> float:
@@ -98,8 +101,9 @@ class _Question:
     answered: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, passage: Passage) -> None:
-        self.passage = passage
-        self.answered.set()
+        if not self.answered.is_set():
+            self.passage = passage
+            self.answered.set()
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class Gate:
             self._closing = True
             self._wake.notify_all()
         self._thread.join(timeout=1 if written else 0)
-        return written
+        return written and self.failure is None
 
     def _idle(self) -> bool:
         return not (self._questions or self._records or self._unresolved or self._busy)
@@ -196,7 +200,12 @@ class Gate:
                 questions, records = self._questions, self._records
                 self._questions, self._records = [], []
                 self._busy = True
-            self._commit(*self._separate(questions, records))
+            try:
+                self._commit(*self._separate(questions, records))
+            except Exception as error:  # noqa: BLE001  # whoever waits for this thread must hear of it
+                for question in questions:
+                    question.answer(Passage.NOT_COMMITTED)  # a question answered before keeps its answer
+                self._give_up(len(records), error)
         for question in self._questions:
             question.answer(Passage.NOT_COMMITTED)
         if self._ledger is not None:
@@ -205,8 +214,12 @@ class Gate:
     def _separate(
         self, questions: list[_Question], records: list[Record]
     ) -> tuple[list[_Question], list[Record]]:
-        """No key stands in both halves of a group, and nobody is gated too late to write the dot."""
-        settled = {record.user_id for record in records}
+        """No key stands twice in a group, and nobody is gated too late to write the dot."""
+        settled: dict[str, Record] = {}
+        for record in records:
+            if settled.setdefault(record.user_id, record) is not record:
+                with self._wake:
+                    self._records.append(record)  # what follows on an outcome comes with the next group
         group = []
         for question in sorted(questions, key=lambda q: q.user_id):
             if self._stopping or uptime() - question.asked_at > DOT_WITHIN_SECONDS / 2:
@@ -216,12 +229,12 @@ class Gate:
                     self._questions.append(question)
             else:
                 group.append(question)
-        return group, sorted(records, key=lambda record: record.user_id)
+        return group, [settled[user_id] for user_id in sorted(settled)]
 
     def _commit(self, questions: list[_Question], records: list[Record]) -> None:
         try:
             passages = self._commit_group(questions, records)
-        except psycopg.Error as error:
+        except (psycopg.Error, ValueError) as error:
             log.warning("a group of the gate was not committed: %s", type(error).__name__)
             self._unresolved = questions
             for question in questions:
@@ -264,7 +277,7 @@ class Gate:
         pause = 0.05
         while True:
             try:
-                self._settle_alone(self._reconnect(), records)
+                self._settle(self._reconnect(), records)
             except (psycopg.Error, LedgerError) as error:
                 if uptime() > give_up_at or self._closing:
                     self._give_up(len(records), error)
@@ -296,10 +309,30 @@ class Gate:
             ledger.execute(query("lock_sends"), self._keys(unresolved + records, ()))
             ledger.execute(query("record_outcomes"), self._record_arrays(unresolved + records))
 
+    def _settle(self, ledger: LedgerConnection, records: list[Record]) -> None:
+        try:
+            self._settle_alone(ledger, records)
+        except UNSTORABLE:
+            self._settle_one_by_one(ledger, records)
+
+    def _settle_one_by_one(self, ledger: LedgerConnection, records: list[Record]) -> None:
+        """Something in a group cannot be stored: it must not take the others' outcomes with it.
+
+        Words that the ledger cannot take are left out; the verdict counts.
+        """
+        self._settle_alone(ledger, [])
+        self._unresolved = []
+        for record in records:
+            try:
+                self._settle_alone(ledger, [record])
+            except UNSTORABLE as error:
+                log.warning("an outcome is recorded without its words: %s", type(error).__name__)
+                self._settle_alone(ledger, [replace(record, queue_id=None, detail=None)])
+
     def _give_up(self, records: int, error: Exception) -> None:
         with self._wake:
             self.failure = (
-                f"the ledger could not be reached again ({type(error).__name__}); {records} outcomes were "
+                f"the gate could not go on ({type(error).__name__}); {records} outcomes were "
                 "not recorded and will be in doubt after their answer_due. Nobody is mailed twice"
             )
             for question in self._questions:

@@ -279,3 +279,34 @@ def test_variable_that_the_audience_does_not_return_is_one_clear_error_and_holds
         daily_run.send(limited)
     assert daily_run.states() == {"1": "ready", "2": "ready"}
     assert smtp_server.accepted == []
+
+
+def test_bare_550_to_everybody_rejects_nobody_however_small_the_batches(
+    daily_run: DailyRun, smtp_server
+) -> None:
+    smtp_server.on("rcpt", Reply(550, "denied"))
+    daily_run.include.write_campaign(batch_size=10)
+    daily_run.add_users(*range(1, 41))
+    daily_run.send(daily_run.plan())
+    assert set(daily_run.states().values()) == {"ready"}
+
+
+@pytest.mark.parametrize("reply", [Reply(550, "no"), Reply(550, "5.1.1 no such user")])
+def test_probe_rejects_nobody(daily_run: DailyRun, smtp_server, reply: Reply) -> None:
+    smtp_server.on("rcpt", reply)
+    daily_run.add_users(*range(1, 41))
+    daily_run.send(daily_run.plan())
+    assert len(stopped_providers(daily_run.ledger)) == 1
+    let_time_pass(daily_run.ledger, timedelta(minutes=10))
+    assert [probe_provider(daily_run.tools) for _ in range(3)] == [False] * 3
+    assert set(daily_run.states().values()) == {"ready"}
+
+
+def test_recipient_refused_after_the_dot_is_rejected_once_others_are_accepted(
+    daily_run: DailyRun, smtp_server
+) -> None:
+    daily_run.include.write_campaign(connections=1)
+    smtp_server.on("dot", Reply(550, "5.1.1 no such user"), times=1)
+    daily_run.add_users(1, 2)
+    daily_run.send(daily_run.plan())
+    assert daily_run.states() == {"1": "rejected", "2": "sent"}

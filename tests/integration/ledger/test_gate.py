@@ -272,3 +272,28 @@ def test_lease_is_renewed_while_groups_follow_each_other(
             if renewed != before:
                 break
     assert renewed != before
+
+
+@pytest.mark.parametrize("words", ["nul \x00", "lone surrogate \ud800"])
+def test_outcome_whose_words_cannot_be_stored_is_recorded_without_them_and_takes_no_other_along(
+    ledger_database: str, ready_ledger, words: str
+) -> None:
+    attempts = {"1": uuid4(), "2": uuid4()}
+    with open_gate(ledger_database) as gate:
+        for user, attempt in attempts.items():
+            assert gate.ask(user, attempt, HASH) is Passage.PASSED
+        gate.record(Record("2", attempts["2"], RecordedAs.SENT, detail=words))
+        gate.record(Record("1", attempts["1"], RecordedAs.SENT, queue_id="Q1"))
+        assert gate.flush(timeout=10)
+        assert gate.ask("3", uuid4(), HASH) is Passage.PASSED
+    assert states(ready_ledger) == {"1": "sent", "2": "sent", "3": "sending"}
+
+
+def test_two_outcomes_of_one_user_are_recorded_in_their_order(ledger_database: str, ready_ledger) -> None:
+    attempt = uuid4()
+    with open_gate(ledger_database) as gate:
+        gate.ask("1", attempt, HASH)
+        gate.record(Record("1", attempt, RecordedAs.RETRY))
+        gate.record(Record("1", None, RecordedAs.REJECTED))
+        assert gate.flush(timeout=5)
+    assert states(ready_ledger)["1"] == "rejected"
