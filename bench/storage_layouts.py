@@ -30,6 +30,7 @@ CAP: dict[str, Any] = {
     "rules": ["three_per_week", "one_per_20_hours"],
     "max_sends": [3, 1],
     "windows": [timedelta(days=7), timedelta(hours=20)],
+    "tells": True,
     "judge_capped": True,
 }
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from lifecycle_emails.errors import LedgerError, LifecycleError
 from lifecycle_emails.ledger.migration import migrate
-from lifecycle_emails.ledger.orders import halt, resume, suppress, unsuppress
+from lifecycle_emails.ledger.orders import halt, known_campaigns, resume, suppress, unsuppress
 from lifecycle_emails.ledger.session import LedgerConnection, first_line, ledger_session
 
 DSN_VARIABLE = "LIFECYCLE_LEDGER_DSN"
@@ -103,7 +104,8 @@ def _migrate(options: argparse.Namespace) -> str:
 
 
 def _validate(options: argparse.Namespace) -> str:
-    from lifecycle_emails.campaign import load_campaign  # noqa: PLC0415  (not needed by the other commands)
+    from lifecycle_emails.audience import Audience  # noqa: PLC0415  (not needed by the other commands)
+    from lifecycle_emails.campaign import load_campaign  # noqa: PLC0415
     from lifecycle_emails.message import MessageTemplates  # noqa: PLC0415
 
     names = options.campaign or sorted(file.stem for file in (options.include / "campaigns").glob("*.yaml"))
@@ -114,9 +116,15 @@ def _validate(options: argparse.Namespace) -> str:
     mistakes = []
     for name in names:
         try:
-            MessageTemplates.load(options.include, load_campaign(options.include, name))
+            campaign = load_campaign(options.include, name)
         except LifecycleError as error:
             mistakes.append(str(error))
+            continue
+        for load in (Audience.load, MessageTemplates.load):
+            try:
+                load(options.include, campaign)
+            except LifecycleError as error:
+                mistakes.append(str(error))
     if mistakes:
         raise LifecycleError("\n".join(mistakes))
     return f"no mistakes in {', '.join(names)}"
@@ -143,8 +151,20 @@ def _resume(options: argparse.Namespace) -> str:
 
 def _order(options: argparse.Namespace, order: Callable[..., bool], **whom: str | None) -> bool:
     with ledger_session(_connector(options)) as ledger:
+        if order in (halt, suppress):
+            _check_campaign(ledger, options.campaign)
         return order(
             ledger, **whom, campaign_id=options.campaign, reason=options.reason, actor=_actor(ledger)
+        )
+
+
+def _check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:
+    """A mistyped id would look as if sending had stopped. Known: planned before, or a file in ./include."""
+    known = set(known_campaigns(ledger)) | {file.stem for file in Path("include/campaigns").glob("*.yaml")}
+    if campaign_id is not None and campaign_id not in known:
+        raise LedgerError(
+            f"there is no campaign {campaign_id}; nothing was changed. "
+            f"Known: {', '.join(sorted(known)) or 'none'}"
         )
 
 
@@ -160,6 +180,14 @@ def _actor(ledger: LedgerConnection) -> str:
 def _connector(options: argparse.Namespace) -> Callable[[], LedgerConnection]:
     dsn = options.ledger or os.environ.get(DSN_VARIABLE)
     if dsn:
+        try:
+            conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:
+            # Without its text: the message of the library quotes the part with the password.
+            raise LedgerError(
+                "the ledger's connection string cannot be read; nothing was changed. Write "
+                "postgresql://USER:PASSWORD@HOST:5432/DATABASE, special characters percent-encoded"
+            ) from None
         return lambda: psycopg.connect(dsn, autocommit=True)
     from lifecycle_emails.operators.connections import ledger_connector  # noqa: PLC0415  (imports Airflow)
 

@@ -99,3 +99,10 @@ def test_cohort_whose_turn_has_not_come_is_refused() -> None:
 def test_cohort_date_that_is_no_date_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'1 May', which is not a date: write it as YYYY-MM-DD"):
         read(make_context(DagRunType.MANUAL, cohort_date="1 May"))
+
+
+def test_cohort_date_years_ago_is_taken_for_a_slip() -> None:
+    context = make_context(DagRunType.MANUAL, cohort_date="2016-05-01")
+
+    with pytest.raises(ConfigurationError, match="Is the year of cohort_date right"):
+        read(context)

@@ -80,3 +80,20 @@ def test_command_runs_as_a_module_and_explains_itself() -> None:
     )
     for command in ("migrate", "validate", "suppress", "unsuppress", "halt", "resume"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["halt", "--reason", "x"]])
+def test_connection_string_that_cannot_be_read_is_one_line_without_its_secret(
+    capsys, command: list[str]
+) -> None:
+    status, _, said = run(capsys, "--ledger", "postgresql://u:hun%ter2@localhost/db", *command)
+    assert (status, "\n" in said, "hun" in said) == (1, False, False)
+    assert "connection string cannot be read" in said
+
+
+def test_validate_reads_the_audience(capsys, tmp_path: Path) -> None:
+    include = IncludeFolder(tmp_path)
+    audience = include.path / "audiences" / "users.sql"
+    audience.write_text(audience.read_text() + "; DROP TABLE users")
+    status, _, said = run(capsys, "validate", "--include", str(include.path))
+    assert (status, "second statement" in said) == (1, True)

@@ -93,6 +93,7 @@ def limit_rate(
         "rules": [rule.name for rule in rules],
         "max_sends": [rule.max_sends for rule in rules],
         "windows": [rule.window for rule in rules],
+        "tells": bool(callbacks),
     }
     with planning_transaction(ledger):
         ledger.execute(query("lock_campaign"), arguments)

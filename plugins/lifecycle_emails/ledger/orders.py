@@ -62,6 +62,11 @@ def resume(ledger: LedgerConnection, *, campaign_id: str | None = None, reason: 
     return _order(ledger, "resume", {"campaign": campaign_id}, reason, actor) > 0
 
 
+def known_campaigns(ledger: LedgerConnection) -> list[str]:
+    """Ids of the campaigns that the ledger has planned a cohort of, in order."""
+    return [row[0] for row in ledger.execute(query("known_campaigns"))]
+
+
 def _whom(ledger: LedgerConnection, user_id: str | None, address: str | None) -> dict[str, Any]:
     if (user_id is None) == (address is None):
         raise LedgerError("name exactly one of a user and an address; nothing was changed")

@@ -82,7 +82,7 @@ def _problems(
         problems.append(
             f"in doubt, and never mailed again by themselves: users {', '.join(doubtful)}"
             f"{' and more' if len(doubtful) == NAMED_USERS else ''}. Look into the provider's log, then "
-            "settle them and clear this task"
+            "settle them (docs/ledger.md says how) and clear this task"
         )
     problems += [
         f"alert {alert.alert_id} ({alert.kind}) could not be delivered; mend its callback, then clear alert"

@@ -15,6 +15,9 @@ from lifecycle_emails.errors import ConfigurationError
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a scheduler's clock may be ahead of a worker's before a logical date counts as in the future."""
 
+LONGEST_AGO = timedelta(days=366)
+"""How old a cohort named by hand may be: scheduled runs plan every day since a campaign's first cohort."""
+
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -60,6 +63,11 @@ def read_run_request(context: Mapping[str, Any], campaign: Campaign, now: dateti
             f"Cohort {cohort_date} of campaign {campaign.id} is not due before"
             f" {cohort_date + timedelta(days=campaign.offset_days)}: it is mailed {campaign.offset_days} days"
             f" after its users were created. Choose a cohort_date up to {latest}."
+        )
+    if asked is not None and cohort_date < latest - LONGEST_AGO:
+        raise ConfigurationError(
+            f"Cohort {cohort_date} of campaign {campaign.id} is more than {LONGEST_AGO.days} days old, far"
+            " past any deadline. Is the year of cohort_date right?"
         )
     return RunRequest(
         cohort_date=cohort_date,

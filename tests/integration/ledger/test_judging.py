@@ -199,3 +199,16 @@ def test_sixteen_campaigns_at_once_reserve_exactly_what_the_cap_allows(
         ).fetchall()
     assert Counter(rows) == {("1", "ready"): 3, ("1", "held"): 13, ("2", "ready"): 3, ("2", "held"): 13}
     assert refusals == [("1", 1), ("2", 1)]
+
+
+def test_refusal_that_nobody_was_told_of_does_not_silence_another_campaign(ledger_database: str) -> None:
+    quiet = make_campaign(id="quiet")
+    with connect(ledger_database) as ledger:
+        for name in ("quiet", "another_campaign", "day4_follow_up"):
+            add_cohort(ledger, name)
+        add_sends(ledger, ["1"], "another_campaign", state="sent")
+        add_sends(ledger, ["1"], "quiet")
+        add_sends(ledger, ["1"])
+        limit(ledger, ONE_PER_DAY, campaign=quiet, callbacks=())
+        assert limit(ledger, ONE_PER_DAY).alert_id is not None
+        assert limit(ledger, ONE_PER_DAY).alert_id is None

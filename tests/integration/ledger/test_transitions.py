@@ -1,13 +1,14 @@
 """The database enforces the transition table; this page, its diagram and the enum say the same."""
 
 import re
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.integration.ledger.rows import add_cohort, add_sends, connect
+from tests.integration.ledger.rows import add_cohort, add_sends, connect, let_time_pass
 
 PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
 NEEDED = {
@@ -110,3 +111,21 @@ def test_history_has_a_row_for_holds_and_steps_back_and_none_for_the_straight_pa
             "SELECT from_state, to_state FROM lifecycle.send_events ORDER BY event_id"
         ).fetchall()
     assert rows == [("ready", "held"), ("sending", "ready"), ("sending", "in_doubt"), ("in_doubt", "sent")]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_settling_by_hand_works_as_the_page_says(ledger_database: str, number: int) -> None:
+    statements = re.findall(r"```sql\n(.*?)```", PAGE.split("## Settling a doubt by hand")[1], re.DOTALL)[
+        number
+    ]
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["42"], state="in_doubt")
+        ledger.execute(statements.encode())
+        early = ledger.execute("SELECT state::text FROM lifecycle.sends").fetchall()
+        let_time_pass(ledger, timedelta(hours=1))
+        ledger.execute(statements.encode())
+        settled = ledger.execute("SELECT state::text FROM lifecycle.sends").fetchall()
+        events = ledger.execute("SELECT from_state::text, actor FROM lifecycle.send_events").fetchall()
+    assert (early, settled) == ([("in_doubt",)], [(("sent", "planned")[number],)])
+    assert events == [("in_doubt", "ada")]

@@ -1,0 +1,1 @@
+SELECT DISTINCT campaign FROM lifecycle.cohorts ORDER BY campaign
