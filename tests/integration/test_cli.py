@@ -97,3 +97,14 @@ def test_validate_reads_the_audience(capsys, tmp_path: Path) -> None:
     audience.write_text(audience.read_text() + "; DROP TABLE users")
     status, _, said = run(capsys, "validate", "--include", str(include.path))
     assert (status, "second statement" in said) == (1, True)
+
+
+@pytest.mark.parametrize("order", [["halt"], ["suppress", "--user", "42"]])
+def test_order_for_a_mistyped_campaign_is_refused(capsys, ledger_database: str, order: list[str]) -> None:
+    arguments = ("--ledger", ledger_database, *order, "--campaign", "day4_folow_up", "--reason", "template")
+    status, _, said = run(capsys, *arguments)
+    assert status == 1
+    assert "there is no campaign day4_folow_up; nothing was changed" in said
+    with connect(ledger_database) as ledger:
+        assert ledger.execute("SELECT count(*) FROM lifecycle.halts").fetchone() == (0,)
+        assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
