@@ -79,7 +79,7 @@ def _limit_exceeded(alert: Alert) -> _Content:
         paragraphs=[
             (
                 f"Campaign {alert.campaign} would have mailed {_users(facts['users'])} more often than the "
-                f"frequency cap allows. {what_follows} Everybody else is mailed as planned."
+                f"frequency cap allows. {what_follows} Whoever is not over the cap is mailed as planned."
             )
         ],
         facts=[
