@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from local_stack.airflow_environment import USERNAME, AirflowSecrets
+from local_stack.airflow_environment import LEDGER_DATABASE, USERNAME, AirflowSecrets
 from local_stack.errors import StackError
 from local_stack.processes import only_one
 from local_stack.settings import Settings
@@ -36,7 +36,7 @@ def main() -> int:
 def _up(stack: LocalStack) -> int:
     if stack.is_running():
         print("The local stack is up already.")
-        _print_links(stack.settings)
+        _print_links(stack)
         return 0
     try:
         _start(stack)
@@ -49,7 +49,7 @@ def _up(stack: LocalStack) -> int:
         return INTERRUPTED
     finally:
         if stack.is_running():  # also after a run that failed: its log is to be read in Airflow
-            _print_links(stack.settings)
+            _print_links(stack)
     return 0
 
 
@@ -68,13 +68,17 @@ def _status(stack: LocalStack) -> int:
     return 0 if all(states.values()) and len(states) > 1 else 1
 
 
-def _print_links(settings: Settings) -> None:
+def _print_links(stack: LocalStack) -> None:
+    settings = stack.settings
     password = AirflowSecrets.of(settings).password
     tour = settings.project / "README.md"
     print(f"""
   Airflow   {settings.airflow_url}   (log in as {USERNAME}, password {password})
   Inbox     {settings.inbox_url}
   Tour      {tour.as_uri()}#a-ten-minute-tour
+
+  For the lifecycle command and psql:
+  export LIFECYCLE_LEDGER_DSN={stack.postgres.url(LEDGER_DATABASE)}
 
   Next: open the inbox and look at what was sent. Stop everything with: make down""")
 
