@@ -97,6 +97,12 @@ class AirflowApi:
             change = {"pool": name, "slots": slots, "description": description, "include_deferred": False}
             self._ask("PATCH", f"/pools/{name}", json=change)
 
+    def set_connection(self, conn_id: str, conn_type: str, **values: Any) -> None:
+        """Create a connection, or change it; `values` as the API takes them, such as host."""
+        connection = {"connection_id": conn_id, "conn_type": conn_type, **values}
+        if self._ask("POST", "/connections", json=connection, accept=(201, 409)).status_code == 409:
+            self._ask("PATCH", f"/connections/{conn_id}", json=connection)
+
     def dag_ids(self) -> set[str]:
         """Return the ids of all DAGs that were read without an error."""
         return {dag["dag_id"] for dag in self._pages("/dags", "dags", exclude_stale="true")}
@@ -138,6 +144,10 @@ class AirflowApi:
         """List a DAG's runs, oldest logical date first; `query` as the API takes it, such as run_type."""
         found = self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs", order_by="logical_date", **query)
         return [_run(values) for values in found]
+
+    def mark_run(self, run: Run, state: str) -> None:
+        """Say that a run is a success or has failed, as a person can."""
+        self._ask("PATCH", f"/dags/{run.dag_id}/dagRuns/{run.run_id}", json={"state": state})
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """List the task instances of a run; mapped ones once per map index."""

@@ -5,7 +5,7 @@ No triggerer: no task of the project defers. No log server: the API server reads
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -44,10 +44,20 @@ Report = Callable[[str], None]
 class AirflowProcesses:
     """One Airflow. Its processes are among the stack's, and are stopped with them."""
 
-    def __init__(self, settings: Settings, processes: Processes, database_url: DatabaseUrl) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        processes: Processes,
+        database_url: DatabaseUrl,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Describe it; nothing is started.
+
+        :param changes: environment variables that differ from the stack's usual ones
+        """
         self._settings = settings
         self._processes = processes
-        self._environment = airflow_environment(settings, database_url)
+        self._environment = {**airflow_environment(settings, database_url), **(changes or {})}
         self._migrated = settings.state / "airflow" / f"migrated-{version('apache-airflow-core')}"
 
     @property
@@ -63,7 +73,7 @@ class AirflowProcesses:
         """Start what takes longest, beside whatever the caller does meanwhile: API server and metadata."""
         # The API server needs no metadata until it is asked something, so it does not have to wait for them.
         unchecked = {**self._environment, "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False"}
-        self._start(API_SERVER, unchecked)
+        self._start_with(API_SERVER, unchecked)
         if not self._migrated.exists():
             command = (sys.executable, "-m", "airflow", "db", "migrate")
             self._processes.start(MIGRATION, command, self._environment)
@@ -78,9 +88,9 @@ class AirflowProcesses:
                 self._processes.check(MIGRATION)
             self._processes.forget(MIGRATION)
             write_private(self._migrated, METADATA_DATABASE)
-        self._start(SCHEDULER, self._environment)
-        self._start(DAG_PROCESSOR, self._environment)
-        self._wait_until_healthy(report)
+        self.start(SCHEDULER)
+        self.start(DAG_PROCESSOR)
+        self.wait_until_healthy(report)
         # The part of the API that tasks use is built when it is first asked, which takes seconds.
         httpx.get(f"{self._settings.airflow_url}/execution/health", timeout=START_SECONDS).raise_for_status()
         with self.api() as api:
@@ -91,11 +101,16 @@ class AirflowProcesses:
         for name in COMMANDS:
             self._processes.check(name)
 
-    def _start(self, name: str, environment: dict[str, str]) -> None:
+    def start(self, name: str) -> None:
+        """Start one of the processes, for the first time or after it was killed."""
+        self._start_with(name, self._environment)
+
+    def _start_with(self, name: str, environment: dict[str, str]) -> None:
         command = (sys.executable, "-m", "local_stack.airflow_component", *COMMANDS[name])
         self._processes.start(name, command, environment)
 
-    def _wait_until_healthy(self, report: Report) -> None:
+    def wait_until_healthy(self, report: Report) -> None:
+        """Wait until every process has given a sign of life since now. StackError: one has not."""
         started = said = time.monotonic()
         moment = datetime.now(UTC)
         while True:
