@@ -69,6 +69,13 @@ class Processes:
         record = self._record(name)
         return record is not None and _is_same(record["pid"], record["started"])
 
+    def pid(self, name: str) -> int:
+        """Return the id of a process that was started under this name. StackError: there is none."""
+        record = self._record(name)
+        if record is None:
+            raise StackError(f"No process {name} was started.")
+        return int(record["pid"])
+
     def wait(self, name: str) -> int:
         """Wait for a process that this object started to end by itself, and return its exit code."""
         return self._children[name].wait()
