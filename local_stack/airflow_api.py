@@ -77,16 +77,16 @@ class AirflowApi:
         self._client.close()
 
     def healthy_since(self, moment: datetime) -> set[str]:
-        """Return which of metadatabase, scheduler and dag_processor are healthy, with a beat after `moment`.
+        """Return which of metadatabase, scheduler, dag_processor and triggerer are healthy since `moment`.
 
         Without the moment, a component that was killed a while ago would still count. httpx.HTTPError: the
         API server does not answer yet.
         """
         health = self._client.get("/api/v2/monitor/health").raise_for_status().json()
         found = {"metadatabase"} if health["metadatabase"]["status"] == "healthy" else set()
-        for name in ("scheduler", "dag_processor"):
-            beat = health[name][f"latest_{name}_heartbeat"]
-            if health[name]["status"] == "healthy" and datetime.fromisoformat(beat) > moment:
+        for name in ("scheduler", "dag_processor", "triggerer"):
+            beat = health[name][f"latest_{name}_heartbeat"]  # None where there never was one
+            if beat and health[name]["status"] == "healthy" and datetime.fromisoformat(beat) > moment:
                 found.add(name)
         return found
 

@@ -4,9 +4,7 @@ No triggerer: no task of the project defers. No log server: the API server reads
 """
 
 import sys
-import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from importlib.metadata import version
 
 import httpx
@@ -20,14 +18,12 @@ from local_stack.airflow_environment import (
     airflow_environment,
     write_private,
 )
-from local_stack.errors import StackError
+from local_stack.airflow_health import START_SECONDS, wait_until_healthy
 from local_stack.processes import Processes
 from local_stack.settings import Settings
 
 POOL = "lifecycle_emails"
 POOL_SLOTS = 2
-START_SECONDS = 180
-SECONDS_BETWEEN_LINES = 10
 
 API_SERVER, SCHEDULER, DAG_PROCESSOR = "airflow-api-server", "airflow-scheduler", "airflow-dag-processor"
 MIGRATION = "airflow-db-migrate"
@@ -111,29 +107,4 @@ class AirflowProcesses:
 
     def wait_until_healthy(self, report: Report) -> None:
         """Wait until every process has given a sign of life since now. StackError: one has not."""
-        started = said = time.monotonic()
-        moment = datetime.now(UTC)
-        while True:
-            self.check()
-            healthy = self._healthy_since(moment)
-            waiting = [name for name, part in HEALTH_NAMES.items() if part not in healthy]
-            if not waiting:
-                return
-            now = time.monotonic()
-            if now - started > START_SECONDS:
-                name = waiting[0]
-                raise StackError(
-                    f"{name} is not healthy after {START_SECONDS} s. Its log, {self._processes.log(name)}, "
-                    f"closes with:\n{self._processes.last_words(name)}"
-                )
-            if now - said > SECONDS_BETWEEN_LINES:
-                said = now
-                report(f"  waiting for {', '.join(waiting)} ({now - started:.0f} s)")
-            time.sleep(0.2)
-
-    def _healthy_since(self, moment: datetime) -> set[str]:
-        try:
-            with self.api() as api:
-                return api.healthy_since(moment)
-        except httpx.HTTPError:  # not listening yet
-            return set()
+        wait_until_healthy(self._processes, self.api, HEALTH_NAMES, report)

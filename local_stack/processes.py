@@ -102,6 +102,26 @@ class Processes:
         (self._records / f"{name}.json").unlink(missing_ok=True)
         self._children.pop(name, None)
 
+    def kill(self, name: str) -> None:
+        """Kill a process and all that it started, at once and the hard way, as a machine that loses power.
+
+        Its log stays, until something is started under the same name.
+        """
+        record = self._record(name)
+        if record is not None and self.is_alive(name):
+            leader = psutil.Process(int(record["pid"]))
+            stopped: set[psutil.Process] = set()
+            while fresh := {leader, *leader.children(recursive=True)} - stopped:
+                for process in fresh:
+                    _send(process, signal.SIGSTOP)  # so that none forks while the others are looked for
+                stopped |= fresh
+            for process in stopped:
+                _send(process, signal.SIGKILL)
+        child = self._children.get(name)
+        if child is not None:
+            child.wait()
+        self.forget(name)
+
     def stop(self, seconds: float = 10, last: Collection[str] = ()) -> None:
         """End all processes and what they started: SIGTERM, and after `seconds` SIGKILL for what is left.
 

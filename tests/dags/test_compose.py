@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lifecycle_emails import cli
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.dag_factory import POOL
 from local_stack.postgres import PostgresServer
+from reliability.compose import VARIABLE, filled_in, read_compose
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {
@@ -50,14 +50,11 @@ ANSWERS = {
 }
 ASK_AIRFLOW = Path(__file__).with_name("ask_airflow.py")
 
-_VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[?-][^}]*)?\}")
-
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """Give the file, its anchors resolved."""
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
-    return loaded
+    return read_compose()
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +62,6 @@ def example() -> dict[str, str]:
     """Give what .env.example sets, empty values too."""
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
-def filled_in(value: str, answers: dict[str, str]) -> str:
-    """Do as Compose does: put variables in, and make two dollar signs one."""
-    return _VARIABLE.sub(lambda found: answers[found.group(1)], value).replace("$$", "$")
 
 
 def command_lines(service: dict[str, Any]) -> list[list[str]]:
@@ -290,7 +282,7 @@ def test_image_is_built_from_the_locked_versions() -> None:
 
 def test_required_variables_are_those_of_the_example(example: dict[str, str]) -> None:
     text = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
-    variables = {found.group(1): found.group(2) for found in _VARIABLE.finditer(text)}
+    variables = {found.group(1): found.group(2) for found in VARIABLE.finditer(text)}
     assert set(variables) == set(example)
     for name, rule in variables.items():
         if not name.endswith("_PORT"):

@@ -175,6 +175,32 @@ def test_stop_keeps_the_last_process_until_the_others_are_gone(tmp_path: Path, p
     assert is_gone(server)
 
 
+def test_kill_ends_one_process_with_all_that_it_started_and_leaves_the_others_alone(
+    processes: Processes,
+) -> None:
+    start(processes, "other", SLEEP)
+    start(
+        processes,
+        "parent",
+        python("""
+            import os, signal, time
+            if os.fork() == 0:
+                os.setsid()
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                if os.fork() == 0:
+                    print(os.getpid(), "ready", flush=True)
+            time.sleep(600)
+        """),
+    )
+    grandchild = int(wait_for(processes, "parent", "ready")[0])
+    processes.kill("parent")
+    while not is_gone(grandchild):
+        pass
+    assert processes.names() == ["other"]
+    assert processes.is_alive("other")
+    processes.kill("parent")  # nothing to do
+
+
 def test_stop_leaves_another_stack_alone(tmp_path: Path, processes: Processes) -> None:
     other = Processes(tmp_path / "other", tmp_path / "other" / "logs")
     start(other, "sleeper", SLEEP)
