@@ -11,10 +11,10 @@ export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures
+.PHONY: help setup up down demo test check lock pictures cap-rounds
 
 help: ## Show every target in a line
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## Make the virtual environment from requirements.lock (nothing to do when it has not changed)
 	@$(PYTHON) -I local_stack/environment.py
@@ -30,6 +30,9 @@ down: ## Stop the local stack; no process is left
 
 test: setup ## Run all fast tests (at most 8 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
+
+cap-rounds: setup ## Race the frequency cap, ROUNDS=10000 times with 16 connections at once
+	@$(BIN)/python -m reliability.cap_rounds --rounds $(or $(ROUNDS),10000)
 
 check: setup ## Lint, format, types, and whether generated files, the lock and docker-compose.yaml are in step
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Tools that show the promises kept under faults and load, and by how much: each prints a table and a JSON line."""
+"""Tools that show the promises kept under faults: each prints a table and, last, one JSON object."""

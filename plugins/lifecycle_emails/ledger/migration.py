@@ -56,6 +56,7 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
             f"{connection.info.server_version // 10000}"
         )
     connection.autocommit = True
+    connection.prepare_threshold = None  # nothing to gain, and a transaction pooler would lose track of them
     applied_now = []
     for migration in migrations():
         with connection.transaction():

@@ -31,6 +31,8 @@ def connect_to_ledger(connect: Connect) -> LedgerConnection:
         ledger = connect()
         try:
             ledger.autocommit = True
+            if _is_pooled(ledger):
+                ledger.prepare_threshold = None
             check_migrated(ledger)
         except BaseException:
             ledger.close()
@@ -41,6 +43,16 @@ def connect_to_ledger(connect: Connect) -> LedgerConnection:
             f"LIFECYCLE_LEDGER_DSN) and that the server runs. It said: {first_line(error)}"
         ) from None
     return ledger
+
+
+def _is_pooled(ledger: LedgerConnection) -> bool:
+    """Whether a pooler such as PgBouncer stands between: another process answers than was announced.
+
+    In transaction mode the next transaction meets another server connection, which knows no statement that
+    this one prepared, or one of the same name by somebody else.
+    """
+    (answering,) = one_row(ledger.execute(query("backend_pid")))
+    return bool(answering != ledger.info.backend_pid)
 
 
 @contextmanager
