@@ -1,0 +1,406 @@
+"""A campaign of one play under Airflow: its files, users, ledger and SMTP sink, and what became of them.
+
+Copies are counted in the sink's file; who must be in doubt is worked out from the notes of the task processes
+(`airflow_probe`). The ledger is asked last, and only to be compared with these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import yaml
+
+from local_stack.airflow_api import AirflowApi, Run, TaskInstance
+from local_stack.errors import StackError
+from local_stack.example_app import create_table
+from local_stack.ports import LOOPBACK
+from local_stack.settings import PROJECT
+from reliability.fault_bench.airflow_probe import CALLBACK, CLAIMS, KILLS, NOTES, Kill
+from reliability.fault_bench.airflow_stack import AirflowStack, until
+from reliability.fault_bench.fault import Observation, Setting
+from tests.scripted_smtp_server import ScriptedSmtpServer
+from tests.smtp_script import Accept, Delay, Queued
+
+RUN_SECONDS = 420
+OFFSET_DAYS = 4
+FINAL = ("sent", "held", "rejected", "in_doubt")
+
+AUDIENCE = """\
+SELECT user_id, email, full_name FROM users
+WHERE created_at >= %(cohort_start)s AND created_at < %(cohort_end)s
+"""
+CAPS = {"default": {"no_cap": {"max_sends": 1000, "window": "1 days"}}}
+TEMPLATE = {
+    "subject.txt.j2": "Hello {{ full_name }}",
+    "body.txt.j2": "Hello {{ full_name }}\nReference: CAMPAIGN/{{ user_id }}\n",
+    "body.html.j2": "<p>Hello {{ full_name }}</p><p>Reference: CAMPAIGN/{{ user_id }}</p>\n",
+}
+DAG_FILE = '''\
+"""A DAG of the fault bench, run by airflow."""
+
+import sys
+
+sys.path[:0] = [{tree!r}, {project!r}]
+for name in [name for name in sys.modules if name.split(".")[0] == "lifecycle_emails"]:
+    del sys.modules[name]
+
+from datetime import UTC, datetime, timedelta
+
+import lifecycle_emails.dag_factory
+from lifecycle_emails import lifecycle_dag, lifecycle_maintenance_dag
+from reliability.fault_bench.airflow_probe import teller, watch
+
+watch({folder!r})
+{body}
+'''
+DAG_BODY = """\
+lifecycle_emails.dag_factory.SEND_TIMEOUT = timedelta(seconds={send_seconds})
+dag = lifecycle_dag(
+    {campaign!r},
+    dag_id={dag_id!r},
+    include_dir={include!r},
+    ledger_conn_id={ledger!r},
+    start_date=datetime.fromisoformat({start!r}),
+    on_limit_exceeded=[teller({folder!r})],
+    default_args={{
+        "retries": {retries},
+        "retry_delay": timedelta(seconds=1),
+        "retry_exponential_backoff": False,
+        "poke_interval": 1,
+    }},
+)
+"""
+MAINTENANCE_BODY = """\
+dag = lifecycle_maintenance_dag(
+    dag_id={dag_id!r},
+    include_dir={include!r},
+    ledger_conn_id={ledger!r},
+    start_date=datetime.now(UTC) + timedelta(days=1),
+    on_alert=[teller({folder!r})],
+    default_args={{"retry_delay": timedelta(seconds=1)}},
+)
+"""
+
+
+def zone_at_noon() -> str:
+    """A time zone where it is about noon: no play runs over midnight, at whatever hour the bench runs."""
+    east = 12 - datetime.now(UTC).hour
+    return f"Etc/GMT{-east:+d}" if east else "UTC"
+
+
+class AirflowCampaign:
+    """One campaign with everything that it needs. Made and cleaned up by `airflow_campaign`."""
+
+    def __init__(self, stack: AirflowStack, setting: Setting, server: ScriptedSmtpServer, **fields: Any) -> None:
+        stack.plays += 1
+        self.stack = stack
+        self.setting = setting
+        self.server = server
+        self.folder = setting.folder
+        self.id = f"play_{stack.plays}_{os.getpid()}"
+        self.zone = zone_at_noon()
+        self.today = datetime.now(ZoneInfo(self.zone)).date()
+        self.include = self.folder / "include"
+        self.dag_ids: list[str] = []
+        self.users: dict[str, date] = {}
+        self._databases = {name: f"{self.id}_{name}" for name in ("ledger", "source")}
+        (self.folder / CLAIMS).mkdir(exist_ok=True)
+        self.write_campaign(**fields)
+        self.write("audiences/users.sql", AUDIENCE)
+        self.write("frequency_caps.yaml", yaml.safe_dump(CAPS))
+        for name, text in TEMPLATE.items():
+            self.write(f"templates/{self.id}/{name}", text.replace("CAMPAIGN", self.id))
+
+    @property
+    def api(self) -> AirflowApi:
+        """Airflow's API."""
+        return self.stack.api
+
+    def set_up(self) -> None:
+        """Create databases and connections. Without a DAG file nothing runs yet."""
+        for name in self._databases.values():
+            self.setting.postgres.create_database(name)
+        with self.source() as source:
+            create_table(source)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.setting.tree),
+            "LIFECYCLE_LEDGER_DSN": self.ledger_url,
+        }
+        command = [sys.executable, "-m", "lifecycle_emails", "migrate"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StackError(f"the ledger of {self.id} could not be migrated: {done.stderr}")
+        self.connect(self.stack)
+
+    def connect(self, stack: AirflowStack) -> None:
+        """Tell an Airflow the connections of this campaign."""
+        port, password = self.setting.postgres.port, self.setting.postgres.password
+        for name, database in self._databases.items():
+            stack.api.set_connection(
+                f"{self.id}_{name}", "postgres", host=LOOPBACK, port=port, schema=database, login="postgres",
+                password=password,
+            )  # fmt: skip
+        extra = {"disable_tls": True, "disable_ssl": True, "dot_timeout": 20}
+        stack.api.set_connection(
+            f"{self.id}_smtp", "smtp", host=LOOPBACK, port=self.server.port, extra=json.dumps(extra)
+        )
+
+    def clean_up(self) -> None:
+        """Remove DAG files, end what still runs, drop the databases."""
+        for dag_id in self.dag_ids:
+            with contextlib.suppress(StackError):
+                self.api.pause(dag_id)
+                for run in self.api.runs(dag_id):
+                    if not run.ended:
+                        self.api.mark_run(run, "failed")
+        for file in self.stack.dags.glob(f"{self.id}*.py"):
+            file.unlink()
+        for name in self._databases.values():
+            self.setting.postgres.drop_database(name)
+
+    # Files
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the include folder."""
+        path = self.include / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def write_campaign(self, **fields: Any) -> None:
+        """Write the campaign's file; ``fields`` beside or instead of the usual ones."""
+        usual = {
+            "id": self.id, "schedule": "0 0 * * *", "timezone": self.zone, "offset_days": OFFSET_DAYS,
+            "audience": "users.sql", "from": "The team <hello@example.com>", "connections": 2, "batch_size": 100,
+            "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
+        }  # fmt: skip
+        self.write(f"campaigns/{self.id}.yaml", yaml.safe_dump({**usual, **fields}, sort_keys=False))
+
+    def plan_kills(self, kills: Sequence[Kill]) -> None:
+        """Say where processes are to be killed, one after the other."""
+        (self.folder / KILLS).write_text(json.dumps([asdict(kill) for kill in kills]))
+
+    def let_callback_fail(self, times: int) -> None:
+        """Let the callback raise the first so many times."""
+        (self.folder / CALLBACK).write_text(json.dumps({"failures": times}))
+
+    def add_dag(
+        self,
+        dag_id: str | None = None,
+        *,
+        retries: int = 4,
+        send_seconds: float = 7200,
+        days_back: float = 1,
+        stack: AirflowStack | None = None,
+    ) -> str:
+        """Write a DAG file; its newest tick runs at once when ``days_back`` allows. Returns the DAG id."""
+        dag_id = dag_id or self.id
+        start = datetime.now(UTC) - timedelta(days=days_back)
+        body = DAG_BODY.format(
+            campaign=self.id, dag_id=dag_id, include=str(self.include), ledger=f"{self.id}_ledger",
+            start=start.isoformat(), folder=str(self.folder), retries=retries, send_seconds=send_seconds,
+        )  # fmt: skip
+        self._write_dag(dag_id, body, stack or self.stack)
+        return dag_id
+
+    def add_maintenance(self) -> str:
+        """Write the file of a maintenance DAG that runs when it is triggered."""
+        dag_id = f"{self.id}_maintenance"
+        body = MAINTENANCE_BODY.format(
+            dag_id=dag_id, include=str(self.include), ledger=f"{self.id}_ledger", folder=str(self.folder)
+        )
+        self._write_dag(dag_id, body, self.stack)
+        self.api.wait_for_dags([dag_id])
+        return dag_id
+
+    def _write_dag(self, dag_id: str, body: str, stack: AirflowStack) -> None:
+        text = DAG_FILE.format(
+            tree=str(self.setting.tree), project=str(PROJECT), folder=str(self.folder), body=body
+        )
+        unfinished = stack.folder / f"{dag_id}.py"
+        unfinished.write_text(text)
+        unfinished.rename(stack.dags / unfinished.name)  # read whole or not at all
+        if stack is self.stack:
+            self.dag_ids.append(dag_id)
+
+    # People
+
+    def cohort(self, days_ago: int = 0) -> date:
+        """The cohort that is due today, or was so some days ago."""
+        return self.today - timedelta(days=OFFSET_DAYS + days_ago)
+
+    def add_users(self, count: int, days_ago: int = 0, *, expected: bool = True) -> list[str]:
+        """Add users created about noon of a cohort's day; ``expected``: each must have a row in the ledger."""
+        first = 1 + len(self.users)
+        day = self.cohort(days_ago)
+        created_at = datetime.combine(day, time(12, 30), ZoneInfo(self.zone))
+        ids = [str(number) for number in range(first, first + count)]
+        with self.source() as source, source.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO users (user_id, email, full_name, created_at) VALUES (%s, %s, %s, %s)",
+                [(int(user), f"user{user}@example.com", f"Ada {user}", created_at) for user in ids],
+            )
+        if expected:
+            self.users |= dict.fromkeys(ids, day)
+        return ids
+
+    @property
+    def ledger_url(self) -> str:
+        """Connection URL of the play's ledger."""
+        return self.setting.postgres.url(self._databases["ledger"])
+
+    def ledger(self) -> psycopg.Connection[Any]:
+        """A connection to the play's ledger, to be closed by the caller."""
+        return psycopg.connect(self.ledger_url, autocommit=True)
+
+    def source(self) -> psycopg.Connection[Any]:
+        """A connection to the play's users."""
+        return psycopg.connect(self.setting.postgres.url(self._databases["source"]), autocommit=True)
+
+    # Runs
+
+    def scheduled(self, dag_id: str | None = None, *, stack: AirflowStack | None = None, seconds: float = 120) -> Run:
+        """Wait for the run that the scheduler creates of the newest tick."""
+        api, found = (stack or self.stack).api, list[Run]()
+
+        def created() -> bool:
+            with contextlib.suppress(StackError):  # not known yet
+                found[:] = api.runs(dag_id or self.id, run_type="scheduled")
+            return bool(found)
+
+        try:
+            until(created, seconds, f"the scheduler has created no run of {dag_id or self.id}")
+        except StackError as error:
+            raise StackError("\n".join([str(error), *api.import_errors()])) from None
+        return found[-1]
+
+    def wait(self, *runs: Run, seconds: float = RUN_SECONDS) -> list[Run]:
+        """Wait until runs have ended; doubts that a kill has left are made to fall due meanwhile."""
+        ended: dict[str, Run] = {}
+
+        def all_ended() -> bool:
+            for run in runs:
+                if run.run_id + run.dag_id not in ended:
+                    with contextlib.suppress(StackError):  # the API server may be away
+                        now = self.api.run(run.dag_id, run.run_id)
+                        if now.ended:
+                            ended[run.run_id + run.dag_id] = now
+            self.let_answers_fall_due()
+            return len(ended) == len(runs)
+
+        until(all_ended, seconds, f"runs of {self.id} have not ended: {self._progress(runs)}")
+        return [ended[run.run_id + run.dag_id] for run in runs]
+
+    def _progress(self, runs: Iterable[Run]) -> str:
+        with contextlib.suppress(StackError):
+            tasks = [task for run in runs for task in self.api.tasks(run.dag_id, run.run_id)]
+            return ", ".join(f"{task.task_id}[{task.map_index}] {task.state} try {task.try_number}" for task in tasks)
+        return "Airflow does not answer"
+
+    def task(self, run: Run, task_id: str, map_index: int = -1) -> TaskInstance:
+        """One task instance of a run."""
+        tasks = self.api.tasks(run.dag_id, run.run_id)
+        return next(task for task in tasks if (task.task_id, task.map_index) == (task_id, map_index))
+
+    def let_answers_fall_due(self) -> None:
+        """Make the answer to what a killed process had gated overdue: an hour's waiting, for these rows alone."""
+        killed = {note["pid"] for note in self.notes("killed")}
+        users = [user for user, pid in self.unanswered().items() if pid in killed]
+        if users:
+            with self.ledger() as ledger:
+                ledger.execute(
+                    "UPDATE lifecycle.sends SET answer_due = now() - interval '1 second'"
+                    " WHERE user_id = ANY (%s) AND state = 'sending' AND answer_due > now()",
+                    (users,),
+                )
+
+    # What was seen
+
+    def notes(self, *events: str) -> list[dict[str, Any]]:
+        """What the task processes noted, in order."""
+        path = self.folder / NOTES
+        lines = path.read_text().splitlines() if path.exists() else []
+        notes = [json.loads(line) for line in lines]
+        return [note for note in notes if not events or note["event"] in events]
+
+    def unanswered(self) -> dict[str, int]:
+        """Users that a process gated last and recorded no outcome of, or only that it is in doubt, with its id."""
+        open_: dict[str, int] = {}
+        for note in self.notes("passed", "recorded"):
+            if note["event"] == "passed":
+                open_ |= dict.fromkeys(note["users"], note["pid"])
+            else:
+                for user, outcome in note["outcomes"].items():
+                    if outcome != "in_doubt":
+                        open_.pop(user, None)
+        return open_
+
+    def copies(self) -> Counter[str]:
+        """Accepted mails by user, from the sink's file."""
+        path = self.folder / "accepted.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Counter(json.loads(line)["user_id"] for line in lines)
+
+    def states(self) -> dict[str, str]:
+        """State of every user in the ledger, with the reason behind a slash for the held."""
+        with self.ledger() as ledger:
+            rows = ledger.execute(
+                "SELECT user_id, concat_ws('/', state::text, held_reason::text) FROM lifecycle.sends"
+            )
+            return dict(rows.fetchall())
+
+    def observe(self, runs: int, problems: Iterable[str] = ()) -> Observation:
+        """Compare sink, notes and ledger."""
+        copies, states, doubts = self.copies(), self.states(), self.unanswered()
+        lost = [
+            user
+            for user in self.users
+            if states.get(user, "").split("/")[0] not in FINAL or (states[user] == "sent" and not copies[user])
+        ]
+        found = [*problems]
+        doubted = {user for user, state in states.items() if state == "in_doubt"}
+        if doubted != set(doubts):
+            found.append(f"in doubt are {sorted(doubted)[:5]}, must be {sorted(doubts)[:5]}")
+        unknown = [user for user in copies if states.get(user) not in {"sent", "in_doubt"}]
+        if unknown:
+            found.append(f"accepted, and not so in the ledger: {sorted(unknown)[:5]}")
+        kills = self.notes("killed", "supervisor_killed")
+        return Observation(
+            runs=runs,
+            kills=sum(2 if note["target"] == "both" else note["target"] != "none" for note in kills),
+            max_copies=max(copies.values(), default=0),
+            lost=len(lost),
+            in_doubt=len(doubted),
+            in_doubt_expected=len(doubts),
+            problems=tuple(found),
+            kill_points=Counter(f"airflow {note['target']}: {note['point']}" for note in kills),
+        )
+
+
+@contextmanager
+def airflow_campaign(
+    stack: AirflowStack, setting: Setting, *, dot_delay: float = 0.0, **fields: Any
+) -> Iterator[AirflowCampaign]:
+    """A campaign for one play; ``dot_delay`` is how long the SMTP server takes for its answer to the dot."""
+    with ScriptedSmtpServer(record=setting.folder / "accepted.jsonl") as server:
+        if dot_delay:
+            server.on("dot", Accept(), Delay(dot_delay), Queued())
+        campaign = AirflowCampaign(stack, setting, server, **fields)
+        try:
+            campaign.set_up()
+            yield campaign
+        finally:
+            campaign.clean_up()
