@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -35,6 +35,7 @@ from lifecycle_emails.ledger.provider import stop_provider
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import Connect, ledger_session, one_row
 from lifecycle_emails.message import MessageTemplates
+from lifecycle_emails.message_id import message_id
 
 log = logging.getLogger(__name__)
 
@@ -238,11 +239,8 @@ class _GroupSender:
         return Mail(user_id, address_hash(self._hash_key, recipient), message)
 
     def _message_id(self, user_id: str) -> str:
-        """The same over all attempts (RFC 5322 section 3.6.4): it ties logs, bounces and copies together."""
-        campaign = self._tools.campaign
-        name = f"{campaign.id}/{user_id}/once"
-        domain = self._tools.templates.sender_domain
-        return f"<{uuid5(self._namespace, name)}@{domain}>"
+        tools = self._tools
+        return message_id(self._namespace, tools.campaign.id, user_id, tools.templates.sender_domain)
 
     def _hold(self, user_id: str, reason: str, detail: str) -> None:
         self._gate.record(Record(user_id, None, RecordedAs.HELD, held_reason=reason, detail=detail))
