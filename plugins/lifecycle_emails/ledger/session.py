@@ -25,7 +25,8 @@ PLANNING_TIMEOUT_SECONDS = 1800
 def connect_to_ledger(connect: Connect) -> LedgerConnection:
     """Open a ledger connection by ``connect`` and make it ready for use.
 
-    Raises LedgerError when the database cannot be reached or its schema is not the one this package needs.
+    Raises LedgerError when the database cannot be reached, does not let this role in, or has not the schema
+    that this package needs.
     """
     try:
         ledger = connect()
@@ -42,6 +43,8 @@ def connect_to_ledger(connect: Connect) -> LedgerConnection:
             "the ledger's database cannot be reached; nothing was changed. Check the Airflow connection (or "
             f"LIFECYCLE_LEDGER_DSN) and that the server runs. It said: {first_line(error)}"
         ) from None
+    except psycopg.Error as error:
+        raise _refused(error) from None
     return ledger
 
 
@@ -59,7 +62,8 @@ def _is_pooled(ledger: LedgerConnection) -> bool:
 def ledger_session(connect: Connect) -> Iterator[LedgerConnection]:
     """A ledger connection for one block of work, closed at its end.
 
-    A connection lost within it becomes a LedgerError; every step can be repeated, none is done by half.
+    Whatever the database says against it becomes a LedgerError; every step can be repeated, none is done by
+    half.
     """
     ledger = connect_to_ledger(connect)
     try:
@@ -69,6 +73,8 @@ def ledger_session(connect: Connect) -> Iterator[LedgerConnection]:
             "the connection to the ledger was lost or timed out; run this again. It said: "
             f"{first_line(error)}"
         ) from error
+    except psycopg.Error as error:
+        raise _refused(error) from error
     finally:
         ledger.close()
 
@@ -122,6 +128,16 @@ def settings(actor: str, lock_timeout: float, statement_timeout: float) -> dict[
         "lock_timeout": f"{int(lock_timeout * 1000)}ms",
         "statement_timeout": f"{int(statement_timeout * 1000)}ms",
     }
+
+
+def _refused(error: psycopg.Error) -> LedgerError:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        advice = "Grant that to the role of the connection, or connect as the role that ran lifecycle migrate"
+    else:
+        advice = "If it is not clear what to mend, report it with the whole log"
+    return LedgerError(
+        f"the ledger's database refuses this: {first_line(error)}; nothing was done by half. {advice}"
+    )
 
 
 def first_line(error: BaseException) -> str:
