@@ -41,7 +41,10 @@ class Run:
 
 @dataclass(frozen=True)
 class TaskInstance:
-    """A task of a run; `map_index` is -1 unless it is mapped, `state` None until it is scheduled."""
+    """A task of a run; `map_index` is -1 unless it is mapped, `state` None until it is scheduled.
+
+    `pid` is the process that works on the latest try, on the machine where it runs.
+    """
 
     task_id: str
     map_index: int
@@ -49,6 +52,7 @@ class TaskInstance:
     try_number: int
     label: str | None
     seconds: float | None
+    pid: int | None = None
 
 
 class AirflowApi:
@@ -160,6 +164,7 @@ class AirflowApi:
                 try_number=values["try_number"],
                 label=values["rendered_map_index"],
                 seconds=values["duration"],
+                pid=values["pid"],
             )
             for values in found
         ]
@@ -192,8 +197,11 @@ class AirflowApi:
             raise StackError(f"{run.dag_id} {run.run_id} is still {run.state} after {seconds:.0f} s: {said}")
         return run
 
-    def clear(self, run: Run, task_ids: Iterable[str] = ()) -> None:
-        """Clear all tasks of a run, or the named ones with what comes after them: they run again."""
+    def clear(self, run: Run, task_ids: Iterable[str | tuple[str, int]] = ()) -> None:
+        """Clear all tasks of a run, or the named ones with what comes after them: they run again.
+
+        One of a mapped task's instances is named by task id and map index.
+        """
         values: dict[str, Any] = {
             "dag_run_id": run.run_id,
             "dry_run": False,

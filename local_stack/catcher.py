@@ -82,8 +82,9 @@ def _settle(recorded: asyncio.Future[int], *, number: int = 0, error: Exception 
 class Handler:
     """What aiosmtpd asks at the end of a message's data."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, answer_after: float = 0.0) -> None:
         self._recorder = recorder
+        self._answer_after = answer_after
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         """Record the message; the returned line is the server's answer to the final dot."""
@@ -99,6 +100,7 @@ class Handler:
         except Exception as error:  # noqa: BLE001  (a message that is not recorded must not be taken)
             print(f"catcher: a mail could not be recorded: {error}", file=sys.stderr, flush=True)
             return "451 4.3.0 The catcher could not record the message"
+        await asyncio.sleep(self._answer_after)
         return f"250 2.0.0 Ok: queued as {number}"
 
 
@@ -131,12 +133,16 @@ class BulkServer(SMTP):
 
 
 @contextlib.asynccontextmanager
-async def smtp_server(store: MailStore, port: int) -> AsyncIterator[int]:
-    """Serve SMTP on loopback while the block runs; give the port (port 0 takes a free one)."""
+async def smtp_server(store: MailStore, port: int, answer_after: float = 0.0) -> AsyncIterator[int]:
+    """Serve SMTP on loopback while the block runs; give the port (port 0 takes a free one).
+
+    `answer_after`: seconds between a mail's being recorded and the answer to its final dot, as a busy mail
+    server takes them.
+    """
     loop = asyncio.get_running_loop()
     with store.writing() as writer:
         recorder = Recorder(writer)
-        handler = Handler(recorder)
+        handler = Handler(recorder, answer_after)
         server = await loop.create_server(
             lambda: BulkServer(
                 handler, hostname="catcher.example.com", ident="ESMTP", enable_SMTPUTF8=True, loop=loop
@@ -192,12 +198,13 @@ def main() -> None:
     parser.add_argument("--smtp-port", type=int, required=True)
     parser.add_argument("--inbox-port", type=int, required=True)
     parser.add_argument("--store", type=Path, required=True, help="SQLite file of the caught mails")
+    parser.add_argument("--answer-after", type=float, default=0.0, help="seconds each mail waits for its 250")
     options = parser.parse_args()
     store = MailStore(options.store)
 
     @contextlib.asynccontextmanager
     async def beside_the_page(_app: FastAPI) -> AsyncIterator[None]:
-        async with smtp_server(store, options.smtp_port) as port:
+        async with smtp_server(store, options.smtp_port, options.answer_after) as port:
             print(f"Catching mail on port {port}.", flush=True)
             yield
 

@@ -76,6 +76,16 @@ class Processes:
             raise StackError(f"No process {name} was started.")
         return int(record["pid"])
 
+    def owner(self, pid: int) -> str | None:
+        """Name the process that started process `pid`, directly or through others; None where none did."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            line = {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
+            for name in self.names():
+                record = self._record(name)
+                if record is not None and record["pid"] in line and self.is_alive(name):
+                    return name
+        return None
+
     def wait(self, name: str) -> int:
         """Wait for a process that this object started to end by itself, and return its exit code."""
         return self._children[name].wait()

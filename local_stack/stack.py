@@ -150,7 +150,7 @@ def send_one_day(api: AirflowApi, report: Report = print, *, maintenance: bool =
     for campaign in CAMPAIGNS:
         api.unpause(campaign)
         run = api.wait_for_run(
-            _newest_scheduled(api, campaign), RUN_SECONDS, lambda line: report(f"         {line}")
+            newest_scheduled(api, campaign), RUN_SECONDS, lambda line: report(f"         {line}")
         )
         report(f"         {campaign}: the run of {run.logical_date:%d %B} is a {run.state}")
         runs.append(run)
@@ -162,7 +162,8 @@ def send_one_day(api: AirflowApi, report: Report = print, *, maintenance: bool =
     return runs
 
 
-def _newest_scheduled(api: AirflowApi, dag_id: str, seconds: float = 60) -> Run:
+def newest_scheduled(api: AirflowApi, dag_id: str, seconds: float = 60) -> Run:
+    """Wait until the scheduler has made a run, and return the newest. StackError: it makes none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         runs = api.runs(dag_id, run_type="scheduled")

@@ -193,6 +193,8 @@ def test_kill_ends_one_process_with_all_that_it_started_and_leaves_the_others_al
         """),
     )
     grandchild = int(wait_for(processes, "parent", "ready")[0])
+    assert processes.owner(grandchild) == "parent"
+    assert processes.owner(os.getpid()) is None
     processes.kill("parent")
     while not is_gone(grandchild):
         pass
