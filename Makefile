@@ -11,7 +11,7 @@ export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures cap-rounds
+.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,12 @@ test: setup ## Run all fast tests (at most 8 minutes)
 
 cap-rounds: setup ## Race the frequency cap, ROUNDS=10000 times with 16 connections at once
 	@$(BIN)/python -m reliability.cap_rounds --rounds $(or $(ROUNDS),10000)
+
+incident: setup ## Replay the incident on a real Redis and Celery: the old way, and this package (needs redis-server)
+	@$(BIN)/python -m reliability.incident
+
+acceptance: setup ## Send 10,000 users a day's mail on Celery as docker-compose.yaml has it (needs redis-server)
+	@$(BIN)/python -m reliability.acceptance
 
 check: setup ## Lint, format, types, and whether generated files, the lock and docker-compose.yaml are in step
 	$(BIN)/ruff check .
