@@ -242,3 +242,51 @@ def test_cohort_of_any_size_closes_its_sums(daily_run: DailyRun, smtp_server, co
     daily_run.send(daily_run.plan())
     assert Counter(daily_run.states().values()) == ({"sent": count} if count else {})
     assert len(smtp_server.accepted) == count
+
+
+def test_user_with_a_broken_address_is_held_when_planned_and_takes_no_slot(daily_run: DailyRun) -> None:
+    daily_run.add_users(1)
+    daily_run.add_users(2, email="no address at all")
+    daily_run.add_users(3, email=" user3@example.com")  # the sender would not trim it either
+    limited = daily_run.plan()
+    assert daily_run.states() == {"1": "ready", "2": "held/invalid_address", "3": "held/invalid_address"}
+    assert limited.ready == 1
+    details = daily_run.ledger.execute(
+        "SELECT detail FROM lifecycle.sends WHERE state = 'held' ORDER BY user_id"
+    ).fetchall()
+    assert details == [("the address holds a space or a control character",)] * 2
+
+
+def test_broken_address_is_judged_again_only_once_it_is_mended(daily_run: DailyRun, smtp_server) -> None:
+    daily_run.add_users(1, email="no address at all")
+    daily_run.plan()
+    daily_run.source.execute("UPDATE users SET email = 'still none'")
+    assert daily_run.plan().ready == 0
+    events = "SELECT to_state::text, held_reason::text FROM lifecycle.send_events"
+    assert daily_run.ledger.execute(events).fetchall() == [("held", "invalid_address")]
+    daily_run.source.execute("UPDATE users SET email = 'user1@example.com'")
+    daily_run.send(daily_run.plan())
+    assert daily_run.states() == {"1": "sent"}
+    assert smtp_server.copies() == {("welcome", "1"): 1}
+
+
+def test_address_that_breaks_and_is_mended_again_after_planning_goes_out(
+    daily_run: DailyRun, smtp_server
+) -> None:
+    daily_run.add_users(1)
+    limited = daily_run.plan()
+    daily_run.source.execute("UPDATE users SET email = 'broken'")
+    daily_run.send(limited)
+    assert daily_run.states() == {"1": "held/invalid_address"}
+    daily_run.source.execute("UPDATE users SET email = 'user1@example.com'")
+    daily_run.send(daily_run.plan())
+    assert smtp_server.copies() == {("welcome", "1"): 1}
+
+
+def test_capped_user_whose_address_breaks_is_held_for_that(daily_run: DailyRun) -> None:
+    daily_run.add_users(1)
+    daily_run.plan()
+    daily_run.ledger.execute("UPDATE lifecycle.sends SET state = 'held', held_reason = 'capped'")
+    daily_run.source.execute("UPDATE users SET email = 'broken'")
+    daily_run.extract()
+    assert daily_run.states() == {"1": "held/invalid_address"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from lifecycle_emails.address import address_hash
+from lifecycle_emails.address import address_hash, parse_recipient
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import Cohort, natural_cohort
@@ -126,6 +126,7 @@ def _plan(
             new = ledger.execute(query("plan_arrivals"), arguments).rowcount
             ledger.execute(query("refresh_arrivals"), arguments)
             departed = ledger.execute(query("hold_departures"), arguments).rowcount
+            ledger.execute(query("hold_unaddressed"), arguments)
             ledger.execute(query("create_batches"), arguments)
             counts = one_row(ledger.execute(query("count_arrivals"), arguments))
             found, here, elsewhere, without_row = counts
@@ -173,13 +174,13 @@ def _copy_members(
                     "Make the query return one row per user (a join often needs DISTINCT ON or EXISTS)"
                 )
             previous = user_id
-            copy.write_row((user_id, _hash_or_none(hash_key, email)))
+            copy.write_row((user_id, *_hash_or_mistake(hash_key, email)))
     ledger.execute(query("analyze_arrivals"))
 
 
-def _hash_or_none(hash_key: bytes, email: str | None) -> bytes | None:
-    """A broken address has no hash, and is held when its turn to be mailed comes."""
+def _hash_or_mistake(hash_key: bytes, email: str | None) -> tuple[bytes | None, str | None]:
+    """The hash of the address, or what is wrong with it, by the measure of its mailing: it is not trimmed."""
     try:
-        return address_hash(hash_key, email) if email else None
-    except InvalidAddress:
-        return None
+        return address_hash(hash_key, parse_recipient(email)), None
+    except InvalidAddress as error:
+        return None, str(error)

@@ -1,9 +1,10 @@
--- held -> planned, where the reason may have gone: no longer suppressed, deadline extended, template or address mended.
--- `capped` waits for limit_rate; `left_audience` for the audience to return the user; `daily_limit` for its own day.
+-- held -> planned, where the reason may have gone: no longer suppressed, deadline extended, template mended.
+-- `capped` waits for limit_rate; `left_audience` for the audience to return the user, `invalid_address` for it to return
+-- a usable address (see refresh_arrivals); `daily_limit` for its own day.
 UPDATE lifecycle.judgement
 SET state = 'planned', held_reason = NULL, detail = NULL
 WHERE campaign = %(campaign)s
   AND cohort_date = ANY (%(cohort_dates)s)
   AND state = 'held'
-  AND held_reason IN ('suppressed', 'stale', 'invalid_address', 'render_failed')
+  AND held_reason IN ('suppressed', 'stale', 'render_failed')
   AND hold IS NULL
