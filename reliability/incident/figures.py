@@ -21,6 +21,7 @@ class Figures:
     tasks_killed: int
     in_doubt: int
     unfinished: int
+    run_state: str
     seconds: float = 0.0
 
     @classmethod
@@ -36,6 +37,7 @@ class Figures:
             send_tasks_started=new.deliveries.started["send_batch"],
             tasks_killed=new.tasks_killed,
             in_doubt=new.states.get("in_doubt", 0),
+            run_state=new.run_state,
             unfinished=users - new.states.get("sent", 0) - new.states.get("in_doubt", 0),
         )
 
@@ -67,6 +69,8 @@ class Figures:
             "the broker redelivered to the old way": self.old_redelivered > 0,
             "the broker redelivered to Airflow": self.new_redelivered > 0,
             "a worker was killed in mid-send": self.tasks_killed > 0,
+            f"the run, a {self.run_state}, is red exactly when somebody is in doubt": self.run_state
+            == ("failed" if self.in_doubt else "success"),
         }
         return [promise for promise, kept in promises.items() if not kept]
 
@@ -82,7 +86,8 @@ class Figures:
             ("of these refused by Airflow", "-", self.refused_by_airflow),
             ("send tasks a worker set out to run", "-", self.send_tasks_started),
             ("tasks killed (-9) in mid-send", "-", self.tasks_killed),
-            ("users in doubt", "-", self.in_doubt),
+            ("users in doubt, for a person to settle", "-", self.in_doubt),
+            ("the run, red while somebody is in doubt", "-", self.run_state),
         ]
         widths = [max(len(str(row[at])) for row in rows) for at in range(3)]
         return "\n".join(

@@ -26,6 +26,7 @@ GOOD = Figures(
     tasks_killed=2,
     in_doubt=2 * CONNECTIONS,
     unfinished=0,
+    run_state="failed",
     seconds=200.0,
 )
 
@@ -63,7 +64,9 @@ def test_figures_are_taken_from_what_came_of_both_ways() -> None:
         ({"in_doubt": 2 * CONNECTIONS + 1}, f"at most {2 * CONNECTIONS} users are in doubt"),
         ({"old_redelivered": 0}, "redelivered to the old way"),
         ({"new_redelivered": 0}, "redelivered to Airflow"),
-        ({"tasks_killed": 0, "in_doubt": 0}, "killed in mid-send"),
+        ({"tasks_killed": 0, "in_doubt": 0, "run_state": "success"}, "killed in mid-send"),
+        ({"run_state": "success"}, "is red exactly when"),
+        ({"in_doubt": 0}, "is red exactly when"),
     ],
 )
 def test_every_promise_can_be_broken(changes: dict[str, object], broken: str) -> None:
