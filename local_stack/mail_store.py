@@ -31,6 +31,8 @@ _COPIES = "SELECT campaign, user_id, count(*) FROM mails WHERE campaign IS NOT N
 _CAMPAIGNS = "SELECT campaign, count(*) FROM mails WHERE campaign IS NOT NULL GROUP BY 1 ORDER BY 1"
 _TIMES = "SELECT user_id, campaign, received_at FROM mails WHERE campaign IS NOT NULL ORDER BY 1, 3"
 
+_MESSAGE_IDS = "SELECT message_id, received_at FROM mails WHERE campaign IS NOT NULL ORDER BY number"
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -133,6 +135,12 @@ class MailStore:
         with self._reading() as connection:
             rows = connection.execute(_TIMES).fetchall()
         return [(user_id, campaign, datetime.fromisoformat(at)) for user_id, campaign, at in rows]
+
+    def message_ids(self) -> list[tuple[str, datetime]]:
+        """List (Message-ID, time of arrival) of every campaign's mails, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(_MESSAGE_IDS).fetchall()
+        return [(message_id, datetime.fromisoformat(at)) for message_id, at in rows]
 
     def _durable(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)

@@ -112,7 +112,10 @@ def _in_doubt(alert: Alert) -> _Content:
             ("Cohort", ", ".join(alert.facts["cohort_dates"])),
             ("User ids", _named(alert.facts)),
         ],
-        what_to_do="look for their Message-IDs in the provider's log, and decide each case.",
+        what_to_do=(
+            f"lifecycle settle {alert.campaign} lists their Message-IDs; look for them in the provider's log. "
+            "The same command settles them, by a Postfix log or as you decide."
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
@@ -30,11 +30,17 @@ from lifecycle_emails.operators import (
     SendBatchOperator,
 )
 
+if TYPE_CHECKING:
+    from lifecycle_emails.ledger.evidence import EvidenceSource
+
 POOL = "lifecycle_emails"
 """Airflow pool of the tasks that talk to mail servers; its slots bound how many run at once."""
 
 MAINTENANCE_RETRIES = 1
 """Maintenance runs again in a few minutes anyway."""
+
+MAINTENANCE_RUNS = 4
+"""How many rounds may be open at once: a probe that waits for its answer holds up no alert."""
 
 RETRIES: dict[str, Any] = {
     "retries": 4,
@@ -111,7 +117,8 @@ def lifecycle_dag(
 def lifecycle_maintenance_dag(
     *,
     on_alert: Sequence[AlertCallback] = (),
-    schedule: str = "*/10 * * * *",
+    evidence: Sequence["EvidenceSource"] = (),
+    schedule: str = "*/5 * * * *",
     dag_id: str = "lifecycle_maintenance",
     include_dir: str | Path | None = None,
     ledger_conn_id: str = "lifecycle_ledger",
@@ -123,7 +130,11 @@ def lifecycle_maintenance_dag(
 
     :param on_alert: whom to tell of mails in doubt, missing cohorts, a stopped mail server, and of alerts
         that a campaign's own callbacks did not take; as ``on_limit_exceeded`` of `lifecycle_dag`.
-    :param schedule: cron expression, in UTC.
+    :param evidence: who knows what became of mails in doubt; what they prove is settled in every round. For
+        example ``PostfixLog(["/var/log/mail.log.1", "/var/log/mail.log"])`` of
+        ``lifecycle_emails.delivery.postfix_log``, with files that the workers can read.
+    :param schedule: cron expression, in UTC. A mail in doubt is told of at the latest one round after the
+        answer to it was due: that is 10 s, the connection's ``dot_timeout`` and 60 s after its dot.
     :param include_dir: as for `lifecycle_dag`.
     :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger.
     :param pool: Airflow pool of the task that tries stopped mail servers.
@@ -148,6 +159,7 @@ def lifecycle_maintenance_dag(
             tags=["lifecycle"],
             default_args={"owner": owner, **RETRIES, "retries": MAINTENANCE_RETRIES},
             params={},
+            max_active_runs=MAINTENANCE_RUNS,
         ),
     )
     dag.fileloc = str(dag_file)
@@ -156,16 +168,19 @@ def lifecycle_maintenance_dag(
         maintain = MaintainOperator(
             task_id="maintain",
             include_dir=include,
+            evidence=evidence,
             ledger_conn_id=ledger_conn_id,
             execution_timeout=SET_STEP_TIMEOUT,
+            max_active_tis_per_dag=1,
             doc_md=TASK_DOCS["maintain"],
         )
-        probe = ProbeProvidersOperator(
+        ProbeProvidersOperator(  # nobody waits for it: a mail server may take its ten minutes to answer
             task_id="probe_providers",
             include_dir=include,
             ledger_conn_id=ledger_conn_id,
             pool=pool,
             execution_timeout=PROBE_TIMEOUT,
+            max_active_tis_per_dag=1,
             doc_md=TASK_DOCS["probe_providers"],
         )
         deliver = MaintenanceAlertOperator(
@@ -173,9 +188,10 @@ def lifecycle_maintenance_dag(
             callbacks=callbacks,
             ledger_conn_id=ledger_conn_id,
             execution_timeout=SHORT_TIMEOUT,
+            max_active_tis_per_dag=1,
             doc_md=TASK_DOCS["deliver_alerts"],
         )
-        [maintain, probe] >> deliver
+        maintain >> deliver
     return dag
 
 

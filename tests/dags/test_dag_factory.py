@@ -1,14 +1,18 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import islice, pairwise
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
+from croniter import croniter
 
 from lifecycle_emails.dag_factory import lifecycle_dag
+from lifecycle_emails.delivery.smtp_settings import SmtpSettings
 from lifecycle_emails.errors import ConfigurationError
+from lifecycle_emails.ledger.gate import ANSWER_MARGIN_SECONDS, DOT_WITHIN_SECONDS
 from tests.dags.conftest import ROOT, Project
 
 
@@ -135,8 +139,16 @@ def test_maintenance_dag_without_callbacks_warns_in_the_dag_file(project: Projec
         bag = project.parse()
 
     (warning,) = bag.captured_warnings[str(path)]
-    assert only_dag(bag).timetable.expression == "*/10 * * * *"
+    assert only_dag(bag).timetable.expression == "*/5 * * * *"
     assert "nobody is told of mails in doubt" in warning
+
+
+def test_mail_in_doubt_is_told_within_twenty_minutes_of_its_dot(example_dags: DagBag) -> None:
+    """The gate's promise, the default time-outs and the default schedule add up."""
+    ticks = croniter(example_dags.dags["lifecycle_maintenance"].timetable.expression, ret_type=datetime)
+    round_every = max(later - earlier for earlier, later in pairwise(islice(ticks, 300)))
+    waits = DOT_WITHIN_SECONDS + SmtpSettings("mail.example.com", 25).dot_timeout + ANSWER_MARGIN_SECONDS
+    assert timedelta(seconds=waits) + round_every <= timedelta(minutes=20) - timedelta(minutes=3)
 
 
 def test_broken_campaign_takes_no_other_dag_down(project: Project) -> None:

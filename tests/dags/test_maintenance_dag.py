@@ -1,5 +1,6 @@
 """The maintenance DAG: it tells what nobody was told, tries stopped mail servers, and is red when it could not."""
 
+import smtplib
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from lifecycle_emails.campaign import load_campaign
 from lifecycle_emails.cohort import cohort_date_of
 from lifecycle_emails.ledger.alerts import create_alert, undelivered_alerts
 from lifecycle_emails.ledger.provider import stop_provider, stopped_providers
+from lifecycle_emails.message_id import message_id
 from local_stack.catcher import Catcher
 from local_stack.mail_store import Search
 from tests.dags.conftest import MakeConnection, Project, RunDag, smtp_connection, states_of
@@ -88,6 +90,34 @@ def test_mail_whose_answer_never_came_is_told_once(
 
     assert maintenance.run()["deliver_alerts"] == "skipped"
     assert len(maintenance.told()) == 1
+
+
+def test_mail_in_doubt_that_evidence_knows_is_settled_and_not_told(
+    project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Catcher, cohort_date: date
+) -> None:
+    project.write_dag(
+        "lifecycle_maintenance",
+        head=(
+            f'"""An Airflow DAG."""\n\nfrom local_stack.catcher_evidence import CaughtMails\n\nPATH = {str(catcher.store.path)!r}\n'
+        ),
+        call="lifecycle_maintenance_dag(on_alert=[print], evidence=[CaughtMails(PATH)])",
+    )
+    add_cohort(ledger, CAMPAIGN, cohort_date)
+    add_sends(ledger, ["17", "18"], CAMPAIGN, cohort_date, state="sending")
+    let_time_pass(ledger, timedelta(minutes=20))
+    [(namespace,)] = ledger.execute("SELECT message_id_namespace FROM lifecycle.installation").fetchall()
+    with smtplib.SMTP("127.0.0.1", catcher.port) as client:
+        client.sendmail(
+            "hello@example.com",
+            "user17@example.com",
+            f"Message-ID: {message_id(namespace, CAMPAIGN, '17', 'example.com')}\r\n\r\nReference: {CAMPAIGN}/17\r\n",
+        )
+
+    states_of(run_dag("lifecycle_maintenance"))
+
+    assert states(ledger, CAMPAIGN) == {"17": "sent", "18": "in_doubt"}
+    [alert] = ledger.execute("SELECT facts FROM lifecycle.alerts").fetchall()
+    assert alert[0]["user_ids"] == ["18"]
 
 
 def test_alert_of_a_campaign_is_taken_over_only_when_it_is_overdue(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from lifecycle_emails.cli import main
+from lifecycle_emails.ledger.evidence import doubts
 from tests.factories import IncludeFolder
-from tests.integration.ledger.rows import connect
+from tests.integration.ledger.rows import add_cohort, connect, make_doubts, states
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,3 +110,88 @@ def test_order_for_a_mistyped_campaign_is_refused(capsys, ledger_database: str, 
     with connect(ledger_database) as ledger:
         assert ledger.execute("SELECT count(*) FROM lifecycle.halts").fetchone() == (0,)
         assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
+
+
+def test_settle_lists_then_settles_by_a_log_and_by_hand(capsys, ledger_database: str, tmp_path: Path) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        make_doubts(ledger, ["1", "2", "3"])
+        keys = {doubt.user_id: doubt.key for doubt in doubts(ledger)}
+    settle = ("--ledger", ledger_database, "settle", "day4_follow_up")
+    status, said, _ = run(capsys, *settle)
+    assert (status, said.count("\n"), f"user 2, cohort 2026-05-01, Message-ID <{keys['2']}@" in said) == (
+        0,
+        2,
+        True,
+    )
+    log = tmp_path / "mail.log"
+    log.write_text(
+        f"2026-05-05T06:00:00+00:00 mx1 postfix/cleanup[17]: 4QaBcD1z2y: message-id=<{keys['1']}@example.com>\n"
+        "2026-05-05T06:00:01+00:00 mx1 postfix/qmgr[18]: 4QaBcD1z2y: from=<a@example.com>, size=9, nrcpt=1 (queue active)\n"
+    )
+    assert run(capsys, *settle, "--postfix-log", str(log))[1] == (
+        "the log proves 1 sent, 0 bounced; 2 are still in doubt"
+    )
+    assert run(capsys, *settle, "--as", "sent", "--user", "2", "--reason", "asked")[1] == "1 settled as sent"
+    again = run(capsys, *settle, "--as", "send-again", "--all", "--reason", "asked")[1]
+    assert "1 settled: they are judged again by the next run" in again
+    assert "cannot know whether the process that wrote their dots is dead" in again
+    with connect(ledger_database) as ledger:
+        assert states(ledger) == {"1": "sent", "2": "sent", "3": "planned"}
+        events = ledger.execute(
+            "SELECT actor FROM lifecycle.send_events WHERE from_state = 'in_doubt'"
+        ).fetchall()
+    assert all(actor.startswith("postgres (command, ") for (actor,) in events)
+
+
+def test_settle_past_the_deadline_says_how_to_extend_it(capsys, ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        make_doubts(ledger, ["1"], age=timedelta(days=3))
+    said = run(
+        capsys,
+        "--ledger",
+        ledger_database,
+        "settle",
+        "day4_follow_up",
+        "--as",
+        "send-again",
+        "--all",
+        "--reason",
+        "x",
+    )[1]
+    assert "lifecycle extend day4_follow_up --cohort-from 2026-05-01 --cohort-to 2026-05-01 --days N" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["day4_folow_up"], 1, "there is no campaign day4_folow_up; nothing was changed"),
+        (["day4_follow_up", "--as", "sent", "--all"], 1, "--as needs --reason"),
+        (["day4_follow_up", "--as", "sent", "--reason", "x"], 1, "--as needs --reason, and one of"),
+        (["day4_follow_up", "--all", "--reason", "x"], 1, "say --as sent or --as send-again"),
+        (["day4_follow_up", "--as", "maybe", "--all", "--reason", "x"], 2, "maybe"),
+        (["day4_follow_up", "--cohort-from", "yesterday", "--cohort-to", "2026-05-02"], 2, "'yesterday' is no date"),
+        (
+            ["day4_follow_up", "--as", "sent", "--cohort-from", "2026-05-03", "--cohort-to", "2026-05-02", "--reason", "x"],
+            1,
+            "--cohort-from 2026-05-03 is later than --cohort-to 2026-05-02; nothing was changed",
+        ),
+        (["day4_follow_up", "--as", "sent", "--cohort-from", "2026-05-03", "--reason", "x"], 1, "together"),
+        (["day4_follow_up", "--postfix-log", "nowhere.log"], 1, "nowhere.log cannot be read, so nothing was settled"),
+        (["day4_follow_up", "--postfix-log", "x", "--log-timezone", "Mars"], 2, "'Mars' is no time zone"),
+    ],
+)  # fmt: skip
+def test_mistaken_settle_is_one_clear_message_and_changes_nothing(
+    capsys, ledger_database: str, arguments: list[str], status: int, message: str
+) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        make_doubts(ledger, ["1"])
+    try:
+        found = main(["--ledger", ledger_database, "settle", *arguments])
+    except SystemExit as usage:
+        found = usage.code
+    assert (found, message in capsys.readouterr().err) == (status, True)
+    with connect(ledger_database) as ledger:
+        assert states(ledger) == {"1": "in_doubt"}

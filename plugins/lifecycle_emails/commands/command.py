@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # n
 
 Run: TypeAlias = Callable[[argparse.Namespace, Connect], str]
 """A command: takes its options and how to open the ledger, returns what to print."""
+
+LONGEST_RANGE_DAYS = 366
 
 
 def add_command(commands: Commands, name: str, run: Run, text: str) -> argparse.ArgumentParser:
@@ -38,6 +41,28 @@ def add_reason(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reason", required=True, help="why; it is kept with your name")
 
 
+def add_cohort_range(command: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Options that name the cohorts between two dates, both included."""
+    for name, text in (("--cohort-from", "first cohort date"), ("--cohort-to", "last cohort date, included")):
+        command.add_argument(name, type=_date, required=required, metavar="YYYY-MM-DD", help=text)
+
+
+def cohort_range(options: argparse.Namespace) -> tuple[date | None, date | None]:
+    """The two dates, or two None; raises LedgerError for half a range, a reversed one, or a whole year."""
+    first, last = options.cohort_from, options.cohort_to
+    if first is None and last is None:
+        return None, None
+    if first is None or last is None:
+        raise LedgerError("give --cohort-from and --cohort-to together; nothing was changed")
+    if first > last:
+        raise LedgerError(f"--cohort-from {first} is later than --cohort-to {last}; nothing was changed")
+    if (last - first).days > LONGEST_RANGE_DAYS:
+        raise LedgerError(
+            f"{first} to {last} is more than {LONGEST_RANGE_DAYS} days; is a year right? Nothing was changed"
+        )
+    return first, last
+
+
 def check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:
     """A mistyped id would look as if sending had stopped. Known: planned before, or a file in ./include."""
     known = set(known_campaigns(ledger)) | {file.stem for file in Path("include/campaigns").glob("*.yaml")}
@@ -55,3 +80,10 @@ def actor(ledger: LedgerConnection) -> str:
     except (OSError, KeyError):  # a container's user id without a name
         login = f"uid {os.getuid()}"
     return f"{ledger.info.user} (command, {login})"
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as YYYY-MM-DD") from None

@@ -81,8 +81,8 @@ def _problems(
     if doubtful:
         problems.append(
             f"in doubt, and never mailed again by themselves: users {', '.join(doubtful)}"
-            f"{' and more' if len(doubtful) == NAMED_USERS else ''}. Look into the provider's log, then "
-            "settle them (docs/ledger.md says how) and clear this task"
+            f"{' and more' if len(doubtful) == NAMED_USERS else ''}. Look into the provider's log, settle "
+            f"them (lifecycle settle {campaign.id} lists them), then clear this task"
         )
     problems += [
         f"alert {alert.alert_id} ({alert.kind}) could not be delivered; mend its callback, then clear alert"

@@ -1,4 +1,4 @@
-"""What must happen whether or not a run comes: doubts told, the stale held, gaps told, detail dropped.
+"""What must happen whether or not a run comes: doubts settled or told, the stale held, gaps told.
 
 Knows named queries. Must not know Airflow, SMTP, or callbacks: what is found becomes an alert row, and
 delivering it is somebody else's work. Reports gaps between cohorts; it does not plan them.
@@ -13,7 +13,9 @@ from typing import Any
 
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import cohort_date_of, nominal_tick
+from lifecycle_emails.errors import LifecycleError
 from lifecycle_emails.ledger.alerts import NAMED_USERS, create_alert
+from lifecycle_emails.ledger.evidence import NOTHING_IN_DOUBT, EvidenceSource, settle_by_evidence
 from lifecycle_emails.ledger.provider import MAINTENANCE
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, planning_transaction
@@ -30,6 +32,7 @@ class Upkeep:
     """What one round did, in users, cohorts and rows."""
 
     in_doubt: int
+    settled: int
     stale: int
     closed: int
     missing: int
@@ -41,23 +44,40 @@ class Upkeep:
 
 
 def keep_up(
-    ledger: LedgerConnection, campaigns: Iterable[Campaign], *, now: datetime, keep: timedelta = KEEP_DETAIL
+    ledger: LedgerConnection,
+    campaigns: Iterable[Campaign],
+    *,
+    now: datetime,
+    keep: timedelta = KEEP_DETAIL,
+    evidence: Sequence[EvidenceSource] = (),
 ) -> Upkeep:
     """One round over all open cohorts. ``campaigns``: those whose DAGs should be running; ``now`` is aware.
 
-    Every doubt not told of yet and every gap between cohorts becomes an alert for the maintenance callbacks.
+    Doubts are settled by ``evidence`` where it proves something. Every doubt left that was not told of yet,
+    and every gap between cohorts, becomes an alert for the maintenance callbacks. Raises LifecycleError, when
+    all else is done, where evidence could not be read.
     """
     in_doubt = stale = closed = 0
-    for row in ledger.execute(query("open_campaigns")).fetchall():
-        arguments = {"campaign": row[0], "cohort_dates": []}
+    settled, unreadable = NOTHING_IN_DOUBT, None
+    open_campaigns = [row[0] for row in ledger.execute(query("open_campaigns")).fetchall()]
+    for campaign_id in open_campaigns:
+        arguments = {"campaign": campaign_id, "cohort_dates": []}
         with planning_transaction(ledger):
             ledger.execute(query("lock_campaign"), arguments)
             in_doubt += ledger.execute(query("sweep_cohorts"), arguments).rowcount
             stale += ledger.execute(query("hold_stale"), arguments).rowcount
             closed += ledger.execute(query("close_cohorts"), arguments).rowcount
-            _tell_of_doubts(ledger, row[0])
+    try:
+        settled = settle_by_evidence(ledger, evidence)
+    except LifecycleError as error:
+        unreadable = error
+    for campaign_id in open_campaigns:
+        _tell_of_doubts(ledger, campaign_id)
     missing = sum(_tell_of_gaps(ledger, campaign, now) for campaign in campaigns)
-    return Upkeep(in_doubt, stale, closed, missing, _drop_detail(ledger, keep))
+    dropped = _drop_detail(ledger, keep)
+    if unreadable is not None:
+        raise unreadable
+    return Upkeep(in_doubt, settled.sent + settled.bounced, stale, closed, missing, dropped)
 
 
 def sweep(ledger: LedgerConnection, campaign_id: str, cohort_dates: Sequence[date]) -> int:
@@ -70,21 +90,22 @@ def sweep(ledger: LedgerConnection, campaign_id: str, cohort_dates: Sequence[dat
 
 
 def _tell_of_doubts(ledger: LedgerConnection, campaign_id: str) -> None:
-    doubts = ledger.execute(query("doubts_to_tell"), {"campaign": campaign_id}).fetchall()
-    if not doubts:
-        return
-    users = sorted({user_id for _, user_id, _, _ in doubts})
-    facts = {
-        "users": len(users),
-        "user_ids": users[:NAMED_USERS],
-        "cohort_dates": sorted({cohort_date.isoformat() for _, _, cohort_date, _ in doubts}),
-    }
-    alert_id = create_alert(
-        ledger, "in_doubt", campaign_id, None, run="maintenance", facts=facts, callbacks=MAINTENANCE
-    )
-    ledger.execute(
-        query("bind_doubts_to_alert"), {"alert_id": alert_id, "event_ids": [doubt[0] for doubt in doubts]}
-    )
+    with planning_transaction(ledger):
+        doubts = ledger.execute(query("doubts_to_tell"), {"campaign": campaign_id}).fetchall()
+        if not doubts:
+            return
+        users = sorted({user_id for _, user_id, _, _ in doubts})
+        facts = {
+            "users": len(users),
+            "user_ids": users[:NAMED_USERS],
+            "cohort_dates": sorted({cohort_date.isoformat() for _, _, cohort_date, _ in doubts}),
+        }
+        alert_id = create_alert(
+            ledger, "in_doubt", campaign_id, None, run="maintenance", facts=facts, callbacks=MAINTENANCE
+        )
+        ledger.execute(
+            query("bind_doubts_to_alert"), {"alert_id": alert_id, "event_ids": [doubt[0] for doubt in doubts]}
+        )
 
 
 def _tell_of_gaps(ledger: LedgerConnection, campaign: Campaign, now: datetime) -> int:

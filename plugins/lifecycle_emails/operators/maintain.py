@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
@@ -14,6 +14,9 @@ from lifecycle_emails.campaign import Campaign, campaign_ids, load_campaign
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.operators.campaign_operator import mistakes_fail_at_once, open_ledger
 from lifecycle_emails.operators.sending_tools import sending_tools
+
+if TYPE_CHECKING:
+    from lifecycle_emails.ledger.evidence import EvidenceSource
 
 ANSWERS = {
     True: "it accepts mail again, and is used again",
@@ -33,15 +36,24 @@ class MaintainOperator(BaseOperator):
     Returns counts.
 
     :param include_dir: folder that holds ``campaigns/`` (templated)
+    :param evidence: sources that know what became of mails in doubt; what they prove is settled
     :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger (templated)
     """
 
     template_fields: Sequence[str] = ("include_dir", "ledger_conn_id")
     ui_color = "#e6edf7"
 
-    def __init__(self, *, include_dir: str, ledger_conn_id: str = "lifecycle_ledger", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        include_dir: str,
+        evidence: Sequence[EvidenceSource] = (),
+        ledger_conn_id: str = "lifecycle_ledger",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.include_dir = include_dir
+        self.evidence = evidence
         self.ledger_conn_id = ledger_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002  (Airflow's signature)
@@ -50,12 +62,13 @@ class MaintainOperator(BaseOperator):
 
         campaigns = list(campaigns_without_mistakes(self, self.include_dir))
         with mistakes_fail_at_once(), open_ledger(self.ledger_conn_id) as ledger:
-            done = keep_up(ledger, campaigns, now=datetime.now(UTC))
+            done = keep_up(ledger, campaigns, now=datetime.now(UTC), evidence=self.evidence)
         self.log.info(
-            "%d campaigns: %d mails are newly in doubt, %d users held as stale, %d cohorts closed, %d cohorts"
-            " were never planned, %d old details dropped.",
+            "%d campaigns: %d mails are newly in doubt, %d were settled by evidence, %d users held as stale,"
+            " %d cohorts closed, %d cohorts were never planned, %d old details dropped.",
             len(campaigns),
             done.in_doubt,
+            done.settled,
             done.stale,
             done.closed,
             done.missing,

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.ledger.upkeep import sweep
 
 COHORT_DATE = date(2026, 5, 1)
 
@@ -89,6 +90,21 @@ def add_sends(
         "INSERT INTO lifecycle.batches VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         (campaign_id, cohort_date, batch),
     )
+
+
+def make_doubts(
+    ledger: psycopg.Connection[Any],
+    user_ids: Iterable[str],
+    campaign_id: str = "day4_follow_up",
+    age: timedelta = timedelta(hours=1),
+) -> None:
+    """Sends whose answer never came, swept into doubt; the answer was due an ``age`` ago."""
+    now = datetime.now(UTC)
+    add_sends(
+        ledger, user_ids, campaign_id, state="sending", gate_at=now - timedelta(minutes=11), answer_due=now
+    )
+    let_time_pass(ledger, age)
+    sweep(ledger, campaign_id, [COHORT_DATE])
 
 
 def states(ledger: psycopg.Connection[Any], campaign_id: str = "day4_follow_up") -> dict[str, str]:

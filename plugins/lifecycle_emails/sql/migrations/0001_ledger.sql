@@ -101,6 +101,7 @@ CREATE TABLE lifecycle.send_events (
 );
 CREATE INDEX send_events_by_user ON lifecycle.send_events (user_id, campaign);
 CREATE INDEX send_events_by_time ON lifecycle.send_events USING brin (happened_at);
+CREATE INDEX send_events_in_doubt ON lifecycle.send_events (campaign, user_id) WHERE to_state = 'in_doubt';
 CREATE INDEX send_events_to_tell ON lifecycle.send_events (campaign) WHERE to_state = 'in_doubt' AND alert_id IS NULL;
 
 -- A batch: what one mapped task sends. Its lease only avoids wasted work; the send's own state is what fences.
@@ -280,6 +281,36 @@ WHEN (
     OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW.attempt IS DISTINCT FROM OLD.attempt)
 )
 EXECUTE FUNCTION lifecycle.refuse('an attempt has a token of its own, and keeps it');
+
+-- Nobody sends again what may still be answered, or was accepted: "send again" waits for answer_due and for the end
+-- of the batch's lease. An attempt that learns late that it was refused knows better; record_outcomes says so.
+CREATE FUNCTION lifecycle.check_send_again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.queue_id IS NOT NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'integrity_constraint_violation',
+            CONSTRAINT = TG_NAME,
+            MESSAGE = format('user %s: the server accepted this mail (queue id %s); it is never sent again', OLD.user_id, OLD.queue_id);
+    END IF;
+    IF OLD.answer_due >= now() OR EXISTS (
+        SELECT FROM lifecycle.batches AS b
+        WHERE b.campaign = OLD.campaign AND b.cohort_date = OLD.cohort_date AND b.batch = OLD.batch
+          AND b.lease_until >= now()
+    ) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'integrity_constraint_violation',
+            CONSTRAINT = TG_NAME,
+            MESSAGE = format('user %s: an answer may still come; wait for answer_due and the end of the lease of its batch', OLD.user_id);
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER send_again_waits_for_the_answer BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
+WHEN (
+    OLD.state = 'in_doubt' AND NEW.state = 'planned'
+    AND current_setting('lifecycle.answer_was_read', true) IS DISTINCT FROM 'yes'
+)
+EXECUTE FUNCTION lifecycle.check_send_again();
 
 CREATE TRIGGER sent_is_final BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.state = 'sent' AND (NEW.sent_at, NEW.gate_at) IS DISTINCT FROM (OLD.sent_at, OLD.gate_at))

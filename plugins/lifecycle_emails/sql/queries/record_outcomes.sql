@@ -13,7 +13,9 @@ WITH outcomes AS MATERIALIZED (
         WHERE s.user_id = o.user_id AND s.campaign = %(campaign)s AND s.occurrence = 'once'
         LIMIT 1
     ) AS mine
-)
+),
+-- An attempt's own late refusal may send again before answer_due; the trigger lets nobody else do so.
+answered AS MATERIALIZED (SELECT set_config('lifecycle.answer_was_read', 'yes', true))
 UPDATE lifecycle.sends AS s
 SET state = CASE
         WHEN o.verdict IN ('sent', 'rejected', 'in_doubt', 'held') THEN o.verdict::lifecycle.send_state
@@ -31,6 +33,7 @@ SET state = CASE
         WHEN o.verdict = 'retry' THEN now() + least(interval '5 minutes' * 2 ^ least(s.attempts, 5), interval '1 hour')
     END
 FROM outcomes AS o
+CROSS JOIN answered
 WHERE s.ctid = o.row_at
   AND CASE
       WHEN o.attempt IS NULL THEN s.state = 'ready'

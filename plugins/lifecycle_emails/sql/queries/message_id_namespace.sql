@@ -1,0 +1,1 @@
+SELECT message_id_namespace FROM lifecycle.installation
