@@ -1,7 +1,7 @@
 """The frame of the fault bench: a fault, what it is played in, and what was seen.
 
-A fault is a row of the table that `make chaos` prints. Rows are made by the other modules of this package. This
-one knows nothing of senders, servers or Airflow.
+A fault is a row of the table that `make chaos` prints. Rows are made by the other modules of this package.
+This one knows nothing of senders, servers or Airflow.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class Fault:
     play: Callable[[Setting, random.Random], Observation] | None
     """None only with ``not_automated_because``."""
     without: tuple[Variant, ...] = ()
-    """The package without this protection, under which `play` must not hold. One variant for each protection."""
+    """The package without this protection: `play` must not hold. One variant for each protection."""
     not_automated_because: str | None = None
     slow: bool = False
-    """Whether it is left out of the short run because it takes longer than ten seconds; the long run has it."""
+    """Whether only the long run plays it, because it takes longer than ten seconds."""
 
 
 Faults = tuple[Fault, ...]

@@ -1,0 +1,219 @@
+"""`make chaos`: play faults and schedules, print the table, and one JSON object as the last line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import fields
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from reliability.fault_bench.bench import (
+    BLOCK,
+    Block,
+    Place,
+    Result,
+    Task,
+    bench_place,
+    package_digest,
+    play_all,
+    play_here,
+)
+from reliability.fault_bench.points import POINTS
+from reliability.fault_bench.table import Played, Row, all_rows, in_words
+
+ENOUGH_KILLS = 30
+"""How often the long run should kill at every point."""
+
+ROUNDS_OF_THE_LONG_RUN = 3
+
+
+def main() -> int:
+    """Play, print, and return 0 only when every verdict is as it should be."""
+    options = _options()
+    started = time.monotonic()
+    rows = all_rows()
+    chosen = [number for number, row in enumerate(rows) if _is_chosen(row, options)]
+    with bench_place(thorough=options.long) as place:
+        digest = package_digest(place)
+        earlier = _earlier_blocks(options.results, digest) if options.results else []
+        tasks = _row_tasks(rows, chosen, options) + _block_tasks(options, earlier)
+        here = [task for task in tasks if task.row is not None and rows[task.row].needs_airflow]
+        results = []
+        try:
+            for result in _play(place, [task for task in tasks if task not in here], here, options):
+                results.append(result)
+                _show(result, rows, len(results), len(tasks), started)
+                if result.block is not None and options.results:
+                    result.block.package = digest
+                    _append(options.results, result.block)
+        finally:
+            _stop_airflow()
+    played = [_played(rows[number], number, results) for number in chosen]
+    blocks = [
+        block for block in earlier if options.seed <= block.first_seed < options.seed + options.schedules
+    ]
+    blocks += [result.block for result in results if result.block is not None]
+    block_errors = [result.error for result in results if result.error and result.task.row is None]
+    mutants, mutants_killed = _mutants(options)
+    print("\n" + in_words(played) + "\n")
+    _show_points(blocks, thorough=options.long)
+    for block in blocks:
+        for finding in block.findings:
+            print(f"schedule {finding['seed']}: {'; '.join(finding['problems'])}")
+    for error in block_errors:
+        print(f"bench error: {error}")
+    observations = [play for row in played for play in row.plays]
+    summary = {
+        "schedules": sum(block.schedules for block in blocks),
+        "kills": sum(block.kills for block in blocks) + sum(play.kills for play in observations),
+        "max_copies": max((one.max_copies for one in (*blocks, *observations)), default=0),
+        "lost": sum(one.lost for one in (*blocks, *observations)),
+        "in_doubt": sum(one.in_doubt for one in (*blocks, *observations)),
+        "in_doubt_expected": sum(one.in_doubt_expected for one in (*blocks, *observations)),
+        "mutants": mutants,
+        "mutants_killed": mutants_killed,
+        "seconds": round(time.monotonic() - started, 1),
+        "seed": options.seed,
+    }
+    print(json.dumps(summary), flush=True)
+    good = all(row.is_good for row in played) and not block_errors and mutants == mutants_killed
+    return 0 if good and not any(block.findings for block in blocks) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=None, help="how many seeded schedules")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed; each schedule has the next one")
+    parser.add_argument("--long", action="store_true", help="all points, large sizes, rows under Airflow")
+    parser.add_argument(
+        "--rows", default="", help="only rows with this in their name; 'none' for schedules only"
+    )
+    parser.add_argument("--results", type=Path, help="append a line per block here, and go on where it ends")
+    parser.add_argument("--workers", type=int, default=max(2, min(4, os.cpu_count() or 2)))
+    options = parser.parse_args()
+    if options.schedules is None:
+        options.schedules = 10_000 if options.long else 40
+    return options
+
+
+def _is_chosen(row: Row, options: argparse.Namespace) -> bool:
+    if options.rows == "none":
+        return False
+    if options.rows:
+        return options.rows.lower() in row.fault.name.lower()
+    return row.fault.play is None or options.long or not (row.needs_airflow or row.fault.slow)
+
+
+def _row_tasks(rows: list[Row], chosen: list[int], options: argparse.Namespace) -> list[Task]:
+    tasks = []
+    for number in chosen:
+        fault = rows[number].fault
+        if fault.play is None:
+            continue
+        rounds = (
+            ROUNDS_OF_THE_LONG_RUN if options.long and not (fault.slow or rows[number].needs_airflow) else 1
+        )
+        tasks += [Task(row=number, seed=options.seed + turn) for turn in range(rounds)]
+        tasks += [
+            Task(row=number, variant=variant, seed=options.seed) for variant in range(len(fault.without))
+        ]
+    return tasks
+
+
+def _block_tasks(options: argparse.Namespace, earlier: list[Block]) -> list[Task]:
+    done = {(block.first_seed, block.schedules) for block in earlier}
+    end = options.seed + options.schedules
+    blocks = [(first, min(BLOCK, end - first)) for first in range(options.seed, end, BLOCK)]
+    return [Task(seed=first, schedules=count) for first, count in blocks if (first, count) not in done]
+
+
+def _play(place: Place, tasks: list[Task], here: list[Task], options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    if tasks:
+        yield from play_all(place, tasks, options.workers)
+    for task in here:
+        yield play_here(place, task)
+
+
+def _stop_airflow() -> None:
+    """Stop what rows under Airflow started, before their Postgres server goes."""
+    if "reliability.fault_bench.airflow_stack" in sys.modules:
+        import_module("reliability.fault_bench.airflow_stack").stop_airflow_stacks()
+
+
+def _show(result: Result, rows: list[Row], number: int, tasks: int, started: float) -> None:
+    task = result.task
+    if task.row is None:
+        what = f"schedules {task.seed} to {task.seed + task.schedules - 1}"
+        word = result.error or ("FINDINGS" if result.block and result.block.findings else "hold")
+    else:
+        fault = rows[task.row].fault
+        without = (
+            "" if task.variant is None else f", without the protection ({fault.without[task.variant].name})"
+        )
+        what = f"{fault.name}{without}"
+        word = result.error or ("holds" if result.observation and result.observation.holds else "fails")
+    clock = time.monotonic() - started
+    print(f"[{clock:6.0f} s] {number}/{tasks} {what}: {word} ({result.seconds:.1f} s)", flush=True)
+
+
+def _played(row: Row, number: int, results: list[Result]) -> Played:
+    mine = [result for result in results if result.task.row == number]
+    without: dict[str, list] = {}  # type: ignore[type-arg]
+    for result in mine:
+        if result.task.variant is not None and result.observation is not None:
+            without.setdefault(row.fault.without[result.task.variant].name, []).append(result.observation)
+    return Played(
+        row.fault,
+        [result.observation for result in mine if result.task.variant is None and result.observation],
+        without,
+        [result.error for result in mine if result.error],
+    )
+
+
+def _show_points(blocks: list[Block], *, thorough: bool) -> None:
+    kills: Counter[str] = Counter()
+    for block in blocks:
+        kills.update(block.kill_points)
+    if not blocks:
+        return
+    fewest = min(POINTS, key=lambda point: kills[point])
+    print(
+        f"{sum(kills.values())} kills in schedules at {len(kills)} points; fewest: {kills[fewest]} at '{fewest}'"
+    )
+    few = [f"{point} ({kills[point]})" for point in POINTS if kills[point] < ENOUGH_KILLS]
+    if thorough and few:
+        print(f"fewer than {ENOUGH_KILLS} kills: {', '.join(few)}")
+
+
+def _earlier_blocks(results: Path, digest: str) -> list[Block]:
+    """What stands in the results file of this very package."""
+    names = {field.name for field in fields(Block)}
+    lines = results.read_text().splitlines() if results.exists() else []
+    entries = [json.loads(line) for line in lines]
+    return [Block(**entry) for entry in entries if entry.keys() == names and entry["package"] == digest]
+
+
+def _append(results: Path, block: Block) -> None:
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a", encoding="utf-8") as file:
+        file.write(block.as_line() + "\n")
+
+
+def _mutants(options: argparse.Namespace) -> tuple[int, int]:
+    """How many mutants of the package its tests and models were shown, and how many they caught."""
+    if find_spec("reliability.mutants") is None:
+        return 0, 0
+    return import_module("reliability.mutants").run_mutants()  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,209 @@
+"""Copies of the package with a protection taken out, to show that the bench sees its absence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from reliability.fault_bench.fault import Patch, Variant
+from reliability.fault_bench.processes import PACKAGE_ROOT, BenchError
+
+GATE = "lifecycle_emails/ledger/gate.py"
+LANE = "lifecycle_emails/delivery/lane.py"
+SENDER = "lifecycle_emails/delivery/sender.py"
+REPLY = "lifecycle_emails/delivery/reply.py"
+MIGRATION = "lifecycle_emails/sql/migrations/0001_ledger.sql"
+QUERIES = "lifecycle_emails/sql/queries/"
+
+ASK = "        passage = self._gate.ask(mail.user_id, attempt, mail.address_hash)\n"
+
+DOT_BEFORE_GATE = Variant(
+    "the dot is written before the gate is asked",
+    (
+        Patch(LANE, ASK, "        outcome = self.session.finish()\n" + ASK),
+        Patch(LANE, "        outcome = self.session.finish()\n        recorded_as", "        recorded_as"),
+    ),
+)
+SWEPT_TO_READY = Variant(
+    "a send without an answer becomes ready again",
+    (Patch(QUERIES + "sweep_cohorts.sql", "SET state = 'in_doubt'", "SET state = 'ready'"),),
+)
+GUARD_OF_STATE = (
+    Patch(
+        QUERIES + "pass_gate.sql", "WHERE s.ctid = j.row_at AND s.state = 'ready'", "WHERE s.ctid = j.row_at"
+    ),
+    Patch(MIGRATION, "    WHEN 'sent' THEN false\n", "    WHEN 'sent' THEN true\n"),
+    Patch(MIGRATION, "OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW", "OR (false AND NEW"),
+    Patch(MIGRATION, "WHEN (OLD.state = 'sent' AND (NEW.sent_at", "WHEN (false AND (NEW.sent_at"),
+    Patch(MIGRATION, "CHECK ((state = 'sent') = (sent_at IS NOT NULL))", "CHECK (true)"),
+)
+NO_GUARD_OF_STATE = Variant(
+    "the gate takes a row in any state; the triggers and the check behind it are gone too", GUARD_OF_STATE
+)
+NO_GUARD_AND_NO_LEASE = Variant(
+    "the gate takes a row in any state, triggers, check and batch lease behind it are gone too",
+    (
+        *GUARD_OF_STATE,
+        Patch(
+            QUERIES + "take_leases.sql",
+            "  AND (b.lease_until IS NULL",
+            "  AND (true OR b.lease_until IS NULL",
+        ),
+    ),
+)
+NO_CHECK_OF_TIME = Variant(
+    "the ten seconds between asking the gate and the dot are not checked",
+    (Patch(LANE, "        if uptime() - asked_at > DOT_WITHIN_SECONDS:", "        if False:"),),
+)
+NO_WAIT_FOR_ANSWERS = Variant(
+    "answers to dots already written are not waited for",
+    (Patch(SENDER, "ANSWERS_AFTER_STOP_SECONDS = 2.5", "ANSWERS_AFTER_STOP_SECONDS = 0.0"),),
+)
+PASSED_WITHOUT_COMMIT = Variant(
+    "the gate says passed although no answer to COMMIT was read",
+    (
+        Patch(
+            GATE,
+            "question.answer(Passage.NOT_COMMITTED)\n            self._recover(records)",
+            "question.answer(Passage.PASSED)\n            self._recover(records)",
+        ),
+    ),
+)
+SILENCE_IS_FAILURE = Variant(
+    "no answer to the dot counts as a failure to be retried",
+    (Patch(REPLY, "    return Verdict.IN_DOUBT if phase is Phase.DOT else", "    return"),),
+)
+PLANS_TWICE = Variant(
+    "a plan that is repeated begins anew",
+    (
+        Patch(QUERIES + "plan_arrivals.sql", "ON CONFLICT (user_id, campaign, occurrence) DO NOTHING", ""),
+        Patch(
+            QUERIES + "plan_arrivals.sql",
+            "    WHERE s.user_id = a.user_id AND s.campaign",
+            "    WHERE false AND s.campaign",
+        ),
+    ),
+)
+LATE_ANSWER_IGNORED = Variant(
+    "an answer that comes after the sweep is not recorded",
+    (
+        Patch(
+            QUERIES + "record_outcomes.sql",
+            "s.state IN ('sending', 'in_doubt')\n",
+            "s.state = 'sending'\n",
+        ),
+    ),
+)
+ANY_5XX_REJECTS = Variant(
+    "every 5xx before the dot is taken for a word about the recipient",
+    (
+        Patch(
+            REPLY, "    if phase is Phase.RCPT and (\n", "    if code >= 500 or phase is Phase.RCPT and (\n"
+        ),
+    ),
+)
+NO_REFUSAL_WATCH = Variant(
+    "nobody notices that a provider refuses everything",
+    (
+        Patch(
+            "lifecycle_emails/delivery/refusal_watch.py",
+            "REFUSALS_IN_A_ROW = 20",
+            "REFUSALS_IN_A_ROW = 10**9",
+        ),
+    ),
+)
+GATE_BEFORE_OFFER = Variant(
+    "the gate is asked before there is a connection",
+    (
+        Patch(
+            LANE,
+            "        try:\n            refused = self._offer(mail)\n",
+            "        self._gate.ask(mail.user_id, uuid4(), mail.address_hash)\n"
+            "        try:\n            refused = self._offer(mail)\n",
+        ),
+    ),
+)
+NO_CAP_LOCK = Variant(
+    "slots are counted without the cap lock",
+    (
+        Patch(
+            QUERIES + "lock_frequency_cap.sql",
+            "SELECT pg_advisory_xact_lock(hashtextextended('lifecycle frequency cap', 0))",
+            "SELECT 1",
+        ),
+    ),
+)
+NO_CAMPAIGN_LOCK = Variant(
+    "set steps of one campaign do not take turns",
+    (
+        Patch(
+            QUERIES + "lock_campaign.sql",
+            "SELECT pg_advisory_xact_lock(hashtextextended('lifecycle campaign ' || %(campaign)s, 0))",
+            "SELECT %(campaign)s::text",
+        ),
+    ),
+)
+NO_SUPPRESSION_AT_GATE = Variant(
+    "the gate does not look at suppressions",
+    (Patch(QUERIES + "pass_gate.sql", "WHERE x.user_id = a.user_id AND", "WHERE false AND"),),
+)
+MARKED_BEFORE_CALL = Variant(
+    "an alert is marked as delivered before the callback is called",
+    (
+        Patch(
+            "lifecycle_emails/operators/alert.py",
+            "            call_with_alert(callbacks[key], context, as_context(alert))\n",
+            "            record_delivery(ledger, alert.alert_id, key)\n"
+            "            call_with_alert(callbacks[key], context, as_context(alert))\n",
+        ),
+    ),
+)
+LAST_GROUP_FORGOTTEN = Variant(
+    "the last, smaller group of batches is forgotten",
+    (
+        Patch(
+            "lifecycle_emails/ledger/batches.py",
+            "    if batches:\n        yield",
+            "    if False:\n        yield",
+        ),
+    ),
+)
+NO_DOT_STUFFING = Variant(
+    "lines that begin with a dot are not stuffed",
+    (
+        Patch(
+            "lifecycle_emails/delivery/wire.py",
+            '    return content.replace(b"\\r\\n.", b"\\r\\n..")',
+            "    return content",
+        ),
+    ),
+)
+ONE_STOPS_ALL = Variant(
+    "a mail that cannot be rendered stops those after it",
+    (Patch(SENDER, '            self._hold(user_id, "render_failed", str(error))\n', "            raise\n"),),
+)
+DOUBT_IS_GREEN = Variant(
+    "a run with a row in doubt counts as done",
+    (Patch("lifecycle_emails/ledger/reconciliation.py", "    if doubtful:\n", "    if False:\n"),),
+)
+
+
+def copy_package(target: Path) -> Path:
+    """A copy of the import root as it is now: the bench goes on with it, whatever is edited meanwhile."""
+    shutil.copytree(PACKAGE_ROOT, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    return target
+
+
+def make_variant(variant: Variant, original: Path, target: Path) -> Path:
+    """A patched copy. BenchError where a patch does not fit exactly once: the package has moved on."""
+    shutil.copytree(original, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for patch in variant.patches:
+        file = target / patch.file
+        text = file.read_text(encoding="utf-8")
+        if text.count(patch.old) != 1:
+            raise BenchError(
+                f"variant '{variant.name}': {patch.file} holds the text to replace {text.count(patch.old)} times,"
+                f" not once; bring the patch in step with the file:\n{patch.old}"
+            )
+        file.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
+    return target
