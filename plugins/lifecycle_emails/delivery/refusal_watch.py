@@ -20,13 +20,15 @@ Rejection = TypeVar("Rejection")
 class RefusalWatch(Generic[Rejection]):
     """Counts refusals over all lanes of a task; keeps rejections back until it is clear whose fault they are.
 
-    A rejection is final for its recipient, so while refusals follow one another it waits; an accepted mail,
-    or the end of the batch, releases it. Once `tripped`, none of the waiting ones may count as a rejection.
+    A rejection is final for its recipient, so while refusals follow one another it waits; an accepted mail
+    releases it, and so does the end of the batch where the provider has accepted any mail at all. Once
+    `tripped`, none of the waiting ones may count as a rejection.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_a_row = 0
+        self._accepts_mail = False
         self._last: deque[bool] = deque(maxlen=LAST_MAILS)
         self._waiting: list[tuple[Rejection, bool]] = []
         self._tripped: str | None = None
@@ -40,6 +42,7 @@ class RefusalWatch(Generic[Rejection]):
         """A mail was accepted; returns the rejections that this shows to be about their recipients."""
         with self._lock:
             self._in_a_row = 0
+            self._accepts_mail = True
             self._last.append(False)
             released, self._waiting = self._waiting, []
             return [rejection for rejection, _ in released]
@@ -63,10 +66,12 @@ class RefusalWatch(Generic[Rejection]):
     def drain(self) -> tuple[list[Rejection], list[Rejection]]:
         """Tell the rejections still waiting apart, at the end of the batch: (of recipients, not proven).
 
-        Nothing was accepted after them, so a bare code proves nothing: a small batch never gets to twenty
-        refusals. Once `tripped`, none is proven.
+        Nothing was accepted after them. So a bare code proves nothing, and an enhanced one does only where the
+        provider has accepted another mail of this task: a small batch never gets to twenty refusals. Once
+        `tripped`, none is proven.
         """
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        proven = [rejection for rejection, named in waiting if named and not self._tripped]
-        return proven, [rejection for rejection, named in waiting if self._tripped or not named]
+            credible = self._accepts_mail and not self._tripped
+        proven = [rejection for rejection, named in waiting if named and credible]
+        return proven, [rejection for rejection, named in waiting if not (named and credible)]

@@ -129,19 +129,20 @@ def test_no_answer_to_the_dot_is_in_doubt_and_never_sent_again(
 def test_refused_for_now_is_tried_again_later_and_a_refused_recipient_is_not(
     daily_run: DailyRun, smtp_server
 ) -> None:
+    daily_run.include.write_campaign(connections=1)
     smtp_server.on("rcpt", Reply(450, "4.2.0 greylisted"), times=1, when=lambda line: "user1@" in line)
     smtp_server.on(
         "rcpt", Reply(550, "5.1.1 no such user user2@example.com"), when=lambda line: "user2@" in line
     )
     smtp_server.on("dot", Reply(451, "4.3.0 disk"), times=1)
-    daily_run.add_users(1, 2, 3)
+    daily_run.add_users(1, 2, 3, 4)
     [sent] = daily_run.send(daily_run.plan())
     assert (sent.rejected, sent.refused_for_now, sent.due_now, sent.due_later) == (1, 2, 0, 2)
-    assert daily_run.states() == {"1": "ready", "2": "rejected", "3": "ready"}
+    assert daily_run.states() == {"1": "ready", "2": "rejected", "3": "ready", "4": "sent"}
     assert sent.next_due is not None
     let_time_pass(daily_run.ledger, timedelta(minutes=6))
     daily_run.send(daily_run.plan())
-    assert once_each(smtp_server, 1, 3)
+    assert once_each(smtp_server, 1, 3, 4)
     details = daily_run.ledger.execute("SELECT detail FROM lifecycle.sends WHERE user_id = '2'").fetchone()
     assert details == ("rcpt: 550 5.1.1 no such user <address>",)
 
@@ -280,14 +281,25 @@ def test_variable_that_the_audience_does_not_return_is_one_clear_error_and_holds
     assert smtp_server.accepted == []
 
 
-def test_bare_550_to_everybody_rejects_nobody_however_small_the_batches(
-    daily_run: DailyRun, smtp_server
+@pytest.mark.parametrize("text", ["denied", "5.1.1 no such user"])
+def test_refusal_of_everybody_rejects_nobody_however_small_the_batches(
+    daily_run: DailyRun, smtp_server, text: str
 ) -> None:
-    smtp_server.on("rcpt", Reply(550, "denied"))
+    smtp_server.on("rcpt", Reply(550, text))
     daily_run.include.write_campaign(batch_size=10)
     daily_run.add_users(*range(1, 41))
     daily_run.send(daily_run.plan())
     assert set(daily_run.states().values()) == {"ready"}
+
+
+def test_recipient_who_does_not_exist_is_rejected_once_another_mail_of_the_task_was_accepted(
+    daily_run: DailyRun, smtp_server
+) -> None:
+    daily_run.include.write_campaign(connections=1)
+    smtp_server.on("rcpt", Reply(550, "5.1.1 no such user"), when=lambda line: "user2@" in line)
+    daily_run.add_users(1, 2)
+    daily_run.send(daily_run.plan())
+    assert daily_run.states() == {"1": "sent", "2": "rejected"}
 
 
 @pytest.mark.parametrize("reply", [Reply(550, "no"), Reply(550, "5.1.1 no such user")])
