@@ -66,7 +66,7 @@ class RefusalWatch(Generic[Rejection]):
     def drain(self) -> tuple[list[Rejection], list[Rejection]]:
         """Tell the rejections still waiting apart, at the end of the batch: (of recipients, not proven).
 
-        Nothing was accepted after them. So a bare code proves nothing, and an enhanced one does only where the
+        Nothing was accepted after them. So a bare code proves nothing, and an enhanced one only where the
         provider has accepted another mail of this task: a small batch never gets to twenty refusals. Once
         `tripped`, none is proven.
         """
