@@ -11,7 +11,7 @@ export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance
+.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,10 @@ down: ## Stop the local stack; no process is left
 
 test: setup ## Run all fast tests (at most 8 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup ## Play every fault and N seeded schedules from SEED (LONG=1: all of them, RESULTS=file to go on with)
+	@$(BIN)/python -m reliability.fault_bench --seed $(or $(SEED),1) $(if $(N),--schedules $(N)) \
+	  $(if $(LONG),--long) $(if $(ROWS),--rows "$(ROWS)") $(if $(RESULTS),--results $(RESULTS))
 
 cap-rounds: setup ## Race the frequency cap, ROUNDS=10000 times with 16 connections at once
 	@$(BIN)/python -m reliability.cap_rounds --rounds $(or $(ROUNDS),10000)
