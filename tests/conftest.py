@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local_stack import example_app
 from local_stack.catcher import Catcher, running_catcher
 from local_stack.postgres import PostgresServer, temporary_server
 
 _numbers = itertools.count(1)
+
+# What a long run plays with: pytest --hypothesis-profile=long. Something else every time; a failure is kept and replayed.
+settings.register_profile(
+    "long", max_examples=500, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture(scope="session")
