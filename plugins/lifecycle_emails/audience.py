@@ -25,6 +25,7 @@ from lifecycle_emails.campaign import RESERVED_VARIABLES, Campaign
 from lifecycle_emails.cohort import Cohort
 from lifecycle_emails.errors import SourceError
 from lifecycle_emails.source_error import explain
+from lifecycle_emails.source_value import read_unusual_times_as_text
 
 UserIdType: TypeAlias = Literal["bigint", "integer", "uuid", "text"]
 Source: TypeAlias = psycopg.Connection[Any]
@@ -105,18 +106,27 @@ class Audience:
                         )
                     yield user_id, email
 
-    def profiles(self, source: Source, cohort: Cohort, user_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def profiles(
+        self,
+        source: Source,
+        cohort: Cohort,
+        user_ids: Sequence[str],
+        columns: AudienceColumns | None = None,
+    ) -> dict[str, dict[str, Any]]:
         """Return the rows, by user id as text, of those of ``user_ids`` who are in the audience now.
 
-        A row maps column names to Python values; ``user_id`` and ``email`` are among them.
+        A row maps column names to Python values (times that Python cannot hold are text, as the database
+        writes them); ``user_id`` and ``email`` are among them. ``columns``: what
+        `check` returned, to save asking again.
         """
         with self._reading(source) as cursor:
-            columns = self._columns(cursor, cohort)
+            columns = columns or self._columns(cursor, cohort)
             query = self._wrapped("profiles", user_id_type=columns.user_id_type)
             with self._explaining(query):
                 cursor.execute(query.encode(), [*_window(cohort), list(user_ids)], prepare=False)
                 rows = cursor.fetchall()
-        found = {row[0]: dict(zip(columns.variables, row[1:], strict=True)) for row in rows}
+                variables = [column.name for column in (cursor.description or ())[1:]]
+        found = {row[0]: dict(zip(variables, row[1:], strict=True)) for row in rows}
         if len(found) != len(rows):
             raise self._error("a user is returned twice; return one row for each user_id")
         return found
@@ -130,6 +140,7 @@ class Audience:
             source.transaction(),
             RawCursor(source, row_factory=tuple_row) as cursor,
         ):
+            read_unusual_times_as_text(cursor.adapters)
             cursor.execute(_statement("settings"), settings, prepare=False)
             yield cursor
 

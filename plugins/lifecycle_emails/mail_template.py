@@ -148,6 +148,8 @@ class TemplateFolder:
         trees = [source.tree for source in reached.values()]
         needed = set().union(*(meta.find_undeclared_variables(tree) for tree in trees))
         given = set(self._environment.globals).union(*map(_guarded_or_set, trees))
+        # Jinja copies the globals for every rendering: out of its ChainMap, that costs more than rendering.
+        template.globals = dict(template.globals)
         return MailTemplate(
             place=next(iter(reached.values())).place,
             template=template,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class MessageTemplates:
         text, html = self.text.render(variables), self.html.render(variables)
         try:
             headers = [
-                header_line("Date", format_datetime(date.astimezone(UTC))),
+                _date_line(date.replace(microsecond=0)),
                 token_line("To", recipient),
                 token_line("Message-ID", message_id),
                 *_unsubscribe_lines(unsubscribe),
@@ -153,6 +154,12 @@ class MessageTemplates:
                 "have written through `| urlencode`"
             )
         return address
+
+
+@lru_cache(maxsize=1)
+def _date_line(second: datetime) -> bytes:
+    """Return the Date header (RFC 5322 3.6.1); many mails are made in one second."""
+    return header_line("Date", format_datetime(second.astimezone(UTC)))
 
 
 def _common_headers(campaign: Campaign) -> list[bytes]:

@@ -328,7 +328,7 @@ def test_write_that_is_not_taken_ends_within_its_own_time(server: ScriptedSmtpSe
     server.on("mail", BlackHole())
     connection = SmtpConnection(settings_for(server, security="none"))
     started = time.monotonic()
-    with pytest.raises(OSError, match="not connected"):
+    with pytest.raises(OSError, match="time"):
         connection.send(b"MAIL FROM:<team@example.com>\r\n" + b"x" * 20_000_000, IMPATIENCE)
     assert time.monotonic() - started < PATIENCE / 2
     connection.drop()

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from queue import Queue
 from uuid import uuid4
 
 from lifecycle_emails.delivery.refusal_watch import RefusalWatch
@@ -59,33 +58,35 @@ class Tally:
             return self._counts.copy()
 
 
-class Lane(threading.Thread):
-    """Takes mails until it gets None, a stop is asked for, or its connection cannot be opened."""
+class Lane:
+    """Takes mails until there are none, a stop is asked for, or its connection cannot be opened.
+
+    ``next_mail`` gives the next one, or None; it may wait.
+    """
 
     def __init__(
         self,
         session: SmtpSession,
-        mails: Queue[Mail | None],
+        next_mail: Callable[[], Mail | None],
         gate: Gate,
         watch: RefusalWatch[Record],
         tally: Tally,
         should_stop: Callable[[], bool],
     ) -> None:
-        super().__init__(name="lane", daemon=True)
         self.session = session
-        self._mails = mails
+        self._next_mail = next_mail
         self._gate = gate
         self._watch = watch
         self._tally = tally
         self._should_stop = should_stop
 
     def run(self) -> None:
-        """Work until there is nothing more to take; `threading.Thread` calls this."""
+        """Work until there is nothing more to take."""
         try:
-            while (mail := self._mails.get()) is not None:
+            while (mail := self._next_mail()) is not None:
                 if self._should_stop() or not self._take(mail):
                     break
-        except Exception as error:  # noqa: BLE001  # a thread's errors reach nobody unless they are handed over
+        except Exception as error:  # noqa: BLE001  # one lane's fault must not end the others' work
             self._tally.failure = error
         finally:
             self.session.close()

@@ -9,10 +9,10 @@ It must not know SMTP beyond lines that begin with a reply code.
 """
 
 import socket
-import ssl
 import time
 
-_READ = 8192
+from lifecycle_emails.delivery.waiting import THREAD_WAITING, Waiting
+
 _LONGEST_REPLY = 65536
 
 
@@ -24,6 +24,8 @@ class ReplyStream:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self.waiting: Waiting = THREAD_WAITING
+        """How the next bytes are waited for."""
         self._buffer = bytearray()
         self._deadline = 0.0
         self._taken = 0
@@ -44,13 +46,12 @@ class ReplyStream:
         """Whether the server has sent something, or ended the connection. Does not wait."""
         if self._buffer:
             return True
-        self._connection.settimeout(0)
         try:
-            received = self._connection.recv(_READ)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
+            received = self.waiting.receive_now(self._connection)
         except OSError:
             return True  # whoever reads on finds the end of the connection
+        if received is None:
+            return False
         self._buffer += received
         return True
 
@@ -65,7 +66,7 @@ class ReplyStream:
             if end or len(self._buffer) >= limit:
                 return self._take(end or limit)
             searched = len(self._buffer)
-            received = self._receive()
+            received = self.waiting.receive(self._connection, self._deadline)
             if not received:
                 return self._take(len(self._buffer))
             self._buffer += received
@@ -73,13 +74,6 @@ class ReplyStream:
     def close(self) -> None:
         """Drop what was not read."""
         self._buffer.clear()
-
-    def _receive(self) -> bytes:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("no complete reply within the time allowed")
-        self._connection.settimeout(remaining)
-        return self._connection.recv(_READ)
 
     def _take(self, length: int) -> bytes:
         line = bytes(self._buffer[:length])

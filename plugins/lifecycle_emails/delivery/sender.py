@@ -7,40 +7,34 @@ know Airflow. It can be killed anywhere and repeated: the ledger says what is le
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 
-from lifecycle_emails.address import address_hash, parse_recipient
-from lifecycle_emails.audience import Audience
-from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import Cohort
-from lifecycle_emails.delivery.lane import Lane, Mail, Tally
+from lifecycle_emails.delivery.lane import Lane, Tally
+from lifecycle_emails.delivery.lane_loop import LaneLoop
+from lifecycle_emails.delivery.mails import Keys, Mails, SendingTools
 from lifecycle_emails.delivery.refusal_watch import RefusalWatch
-from lifecycle_emails.delivery.smtp_session import SmtpSession, SmtpSettings
-from lifecycle_emails.errors import DeliveryError, InvalidAddress, LedgerError, RenderFailed
+from lifecycle_emails.delivery.smtp_session import SmtpSession
+from lifecycle_emails.errors import DeliveryError, LedgerError
 from lifecycle_emails.ledger.batches import Due, Group, due_rows, due_users, give_back_leases, take_leases
 from lifecycle_emails.ledger.gate import RECONNECT_FOR_SECONDS, Gate, GateTerms, Record, RecordedAs
 from lifecycle_emails.ledger.planning import planned_cohort
 from lifecycle_emails.ledger.provider import stop_provider
 from lifecycle_emails.ledger.queries import query
-from lifecycle_emails.ledger.session import Connect, ledger_session, one_row
-from lifecycle_emails.message import MessageTemplates
-from lifecycle_emails.message_id import message_id
+from lifecycle_emails.ledger.session import ledger_session, one_row
+
+__all__ = ["SendingTools", "Sent", "send_group"]
 
 log = logging.getLogger(__name__)
-
-PROFILES_AT_ONCE = 500
-"""Users whose variables are read from the source in one query."""
 
 ANSWERS_AFTER_STOP_SECONDS = 2.5
 """After a stop, how long answers to dots already written are waited for."""
@@ -74,18 +68,6 @@ class Sent:
     def as_dict(self) -> dict[str, Any]:
         """For XCom: counts only."""
         return {**asdict(self), "next_due": self.next_due and self.next_due.isoformat()}
-
-
-@dataclass(frozen=True)
-class SendingTools:
-    """What a group is sent with. ``connect_source`` opens the database that the audience is read from."""
-
-    campaign: Campaign
-    audience: Audience
-    templates: MessageTemplates
-    smtp: SmtpSettings
-    connect_ledger: Connect
-    connect_source: Callable[[], psycopg.Connection[Any]]
 
 
 def send_group(
@@ -153,7 +135,7 @@ class _GroupSender:
         )
         self._gate = Gate(tools.connect_ledger, terms)
         with ledger_session(tools.connect_ledger) as ledger:
-            self._namespace, self._hash_key = one_row(ledger.execute(query("installation_keys")))
+            self._keys = Keys(*one_row(ledger.execute(query("installation_keys"))))
 
     def run(self, at_most: int | None) -> None:
         """Pass over what is due until nothing is, or a pass sends nothing."""
@@ -183,99 +165,38 @@ class _GroupSender:
 
     def _one_pass(self, due: list[tuple[Cohort, list[str]]], at_most: int | None) -> None:
         total = sum(len(user_ids) for _, user_ids in due)
-        lanes_wanted = min(self._tools.campaign.connections, total)
-        mails: queue.Queue[Mail | None] = queue.Queue(maxsize=2 * lanes_wanted)
-        lanes = [
-            Lane(
-                SmtpSession(self._tools.smtp), mails, self._gate, self._watch, self._tally, self._should_stop
-            )
-            for _ in range(lanes_wanted)
-        ]
-        for lane in lanes:
-            lane.start()
+        loop = LaneLoop()
+        mails = Mails(self._tools, due, self._keys, self._gate, self._tally, loop.event, at_most)
+        for _ in range(min(self._tools.campaign.connections, total)):
+            session = SmtpSession(self._tools.smtp, loop)
+            lane = Lane(session, mails.next, self._gate, self._watch, self._tally, self._should_stop)
+            loop.start(lane.run)
+        self._gate.new_event = loop.event
+        stopped_at: float | None = None
+
+        def go_on() -> bool:
+            """After a stop, give answers to dots already written their short time."""
+            nonlocal stopped_at
+            self._show_progress(mails.given, total)
+            if self._should_stop():
+                mails.end()
+            if not self._stop.is_set():
+                return True
+            self._gate.stop()
+            stopped_at = stopped_at or time.monotonic()
+            return time.monotonic() - stopped_at <= ANSWERS_AFTER_STOP_SECONDS
+
         try:
-            for number, mail in enumerate(self._mails(due), start=1):
-                if not self._hand_over(mail, mails, lanes):
-                    break
-                self._show_progress(number, total)
-                if number == at_most:
-                    break
+            loop.run(go_on)
         finally:
-            self._dismiss(lanes, mails)
+            mails.end()
+            self._gate.new_event = threading.Event
+            loop.close()
             self._release_rejections()
+        if mails.failure is not None:
+            raise mails.failure
         if not self._stop.is_set() and not self._gate.flush(RECONNECT_FOR_SECONDS):
             log.warning("not all outcomes are recorded yet")
-
-    def _mails(self, due: list[tuple[Cohort, list[str]]]) -> Iterator[Mail]:
-        """Render who is due; hold whoever cannot be mailed, one by one, and go on."""
-        with self._tools.connect_source() as source:
-            for cohort, user_ids in due:
-                # a variable that the query does not return at all is a mistake of files, not of a user
-                returned = self._tools.audience.check(source, cohort).variables
-                self._tools.templates.check_variables(returned)
-                for start in range(0, len(user_ids), PROFILES_AT_ONCE):
-                    chunk = user_ids[start : start + PROFILES_AT_ONCE]
-                    profiles = self._tools.audience.profiles(source, cohort, chunk)
-                    for user_id in chunk:
-                        mail = self._render(user_id, profiles.get(user_id))
-                        if mail is not None:
-                            yield mail
-
-    def _render(self, user_id: str, profile: dict[str, Any] | None) -> Mail | None:
-        if profile is None:
-            self._hold(user_id, "left_audience", "the audience query no longer returns this user")
-            return None
-        try:
-            recipient = parse_recipient(profile["email"])
-            message = self._tools.templates.render(
-                profile, recipient, self._message_id(user_id), datetime.now(UTC)
-            )
-        except InvalidAddress as error:
-            self._hold(user_id, "invalid_address", str(error))
-            return None
-        except RenderFailed as error:
-            self._hold(user_id, "render_failed", str(error))
-            return None
-        return Mail(user_id, address_hash(self._hash_key, recipient), message)
-
-    def _message_id(self, user_id: str) -> str:
-        tools = self._tools
-        return message_id(self._namespace, tools.campaign.id, user_id, tools.templates.sender_domain)
-
-    def _hold(self, user_id: str, reason: str, detail: str) -> None:
-        self._gate.record(Record(user_id, None, RecordedAs.HELD, held_reason=reason, detail=detail))
-        self._tally.count(RecordedAs.HELD)
-
-    def _hand_over(self, mail: Mail, mails: queue.Queue[Mail | None], lanes: list[Lane]) -> bool:
-        """Wait for a lane to take the mail; False when all lanes have ended or a stop was asked for."""
-        while not self._should_stop() and any(lane.is_alive() for lane in lanes):
-            try:
-                mails.put(mail, timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def _dismiss(self, lanes: list[Lane], mails: queue.Queue[Mail | None]) -> None:
-        """Let the lanes finish; after a stop, give answers to dots already written their short time."""
-        for _ in lanes:
-            while any(lane.is_alive() for lane in lanes):
-                try:
-                    mails.put(None, timeout=0.2)
-                except queue.Full:
-                    if self._stop.is_set():
-                        break
-                else:
-                    break
-        deadline: float | None = None
-        while any(lane.is_alive() for lane in lanes):
-            if self._stop.is_set():
-                self._gate.stop()
-                deadline = deadline or time.monotonic() + ANSWERS_AFTER_STOP_SECONDS
-                if time.monotonic() > deadline:
-                    return
-            for lane in lanes:
-                lane.join(timeout=0.05)
 
     def _release_rejections(self) -> None:
         """At the end of a pass: what is proven is rejected; what is not stays recorded as refused for now.

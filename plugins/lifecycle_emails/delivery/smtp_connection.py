@@ -10,12 +10,14 @@ import functools
 import smtplib
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from lifecycle_emails.delivery.reply import Outcome, Phase, classify, no_answer
 from lifecycle_emails.delivery.reply_stream import ReplyStream
 from lifecycle_emails.delivery.smtp_settings import SmtpSettings
+from lifecycle_emails.delivery.waiting import THREAD_WAITING, Waiting
 from lifecycle_emails.errors import DeliveryError
 
 _QUIT_SECONDS = 5.0
@@ -35,10 +37,14 @@ class ConnectionFailed(DeliveryError):
 
 
 class SmtpConnection:
-    """One connection, ready for MAIL. Raises ConnectionFailed where it cannot be brought that far."""
+    """One connection, ready for MAIL. Raises ConnectionFailed where it cannot be brought that far.
 
-    def __init__(self, settings: SmtpSettings) -> None:
+    It is opened by blocking calls; then ``waiting`` has its socket.
+    """
+
+    def __init__(self, settings: SmtpSettings, waiting: Waiting = THREAD_WAITING) -> None:
         self._settings = settings
+        self._waiting: Waiting = THREAD_WAITING
         self._smtp: smtplib.SMTP | None = None
         self._replies: ReplyStream | None = None
         for phase, step in self._steps():
@@ -50,6 +56,7 @@ class SmtpConnection:
             if outcome is not None:
                 self.drop()
                 raise ConnectionFailed(settings, outcome)
+        self._be_waited_for_by(waiting)
 
     @property
     def is_open(self) -> bool:
@@ -62,7 +69,9 @@ class SmtpConnection:
 
     def send(self, data: bytes, seconds: float) -> None:
         """Write all of it. Raises OSError; some of it may have been written then."""
-        self._allow(seconds).send(data)
+        smtp, _ = self._standing()
+        if smtp.sock is not None:
+            self._waiting.send(smtp.sock, data, time.monotonic() + seconds)
 
     def reply(self, seconds: float) -> tuple[int, bytes]:
         """Read one whole reply within this time: its code, or -1 where it cannot be read, and its text.
@@ -75,7 +84,8 @@ class SmtpConnection:
 
     def ask(self, data: bytes, seconds: float) -> tuple[int, bytes]:
         """Write all of it and read the reply, both within this time. Raises OSError as the two do."""
-        self._allow(seconds).send(data)
+        self._standing()[1].expect(seconds)
+        self.send(data, seconds)
         return self._read_reply()
 
     def has_input(self) -> bool:
@@ -85,7 +95,7 @@ class SmtpConnection:
     def quit(self) -> None:
         """Part politely."""
         with suppress(OSError):
-            self._allow(_QUIT_SECONDS).quit()
+            self.ask(b"QUIT\r\n", _QUIT_SECONDS)
         self.drop()
 
     def drop(self) -> None:
@@ -95,6 +105,7 @@ class SmtpConnection:
             return
         with suppress(OSError):
             if smtp.sock is not None:
+                self._waiting.forget(smtp.sock)
                 smtp.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         with suppress(OSError):
             smtp.close()
@@ -168,6 +179,12 @@ class SmtpConnection:
             smtp.file.close()
         if smtp.sock is not None:
             smtp.file = self._replies = ReplyStream(smtp.sock)
+
+    def _be_waited_for_by(self, waiting: Waiting) -> None:
+        smtp, replies = self._standing()
+        if smtp.sock is not None:
+            waiting.adopt(smtp.sock)
+        self._waiting = replies.waiting = waiting
 
     def _read_reply(self) -> tuple[int, bytes]:
         smtp, replies = self._standing()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from lifecycle_emails.delivery.reply import Outcome, Phase, Verdict, classify, no_answer
 from lifecycle_emails.delivery.smtp_connection import ConnectionFailed, SmtpConnection
 from lifecycle_emails.delivery.smtp_settings import SmtpSettings
+from lifecycle_emails.delivery.waiting import THREAD_WAITING, Waiting
 from lifecycle_emails.delivery.wire import END_OF_DATA, Message, dot_stuffed, envelope, unfit
 from lifecycle_emails.errors import ConfigurationError, InvalidAddress
 
@@ -29,8 +30,9 @@ class SmtpSession:
     After an outcome, `is_open` says whether the next message can be offered or `open` must be called first.
     """
 
-    def __init__(self, settings: SmtpSettings) -> None:
+    def __init__(self, settings: SmtpSettings, waiting: Waiting = THREAD_WAITING) -> None:
         self._settings = settings
+        self._waiting = waiting
         self._connection: SmtpConnection | None = None
         self._before_dot = False
         self._needs_reset = False
@@ -52,7 +54,7 @@ class SmtpSession:
         self._withdrawn = False
         with self._exclusive():
             self._drop()
-            self._connection = SmtpConnection(self._settings)
+            self._connection = self._waiting.call(lambda: SmtpConnection(self._settings, self._waiting))
         if self._withdrawn:
             raise ConnectionFailed(self._settings, no_answer(Phase.CONNECT, "withdrawn by another thread"))
 

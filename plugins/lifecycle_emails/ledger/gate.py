@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
@@ -91,14 +91,27 @@ class Record:
     detail: str | None = None
 
 
-@dataclass
+class Event(Protocol):
+    """What whoever asks waits for: a `threading.Event`, or what is like it for lanes that share a thread."""
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+
+    def set(self) -> None:
+        """Let whoever waits go on; called by the gate's thread."""
+
+    def wait(self) -> object:
+        """Wait until it is set."""
+
+
+@dataclass(slots=True)
 class _Question:
     user_id: str
     attempt: UUID
     address_hash: bytes
+    answered: Event
     asked_at: float = field(default_factory=uptime)
     passage: Passage = Passage.NOT_COMMITTED
-    answered: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, passage: Passage) -> None:
         if not self.answered.is_set():
@@ -135,6 +148,8 @@ class Gate:
         self._stopping = False
         self._closing = False
         self._renewed_at = uptime()
+        self.new_event: Callable[[], Event] = threading.Event
+        """Makes what `ask` waits for; lanes that share a thread must not block it."""
         self.failure: str | None = None
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._thread.start()
@@ -145,7 +160,7 @@ class Gate:
         ``attempt`` is a fresh random uuid. The caller writes the dot only on PASSED and only within
         `DOT_WITHIN_SECONDS` of calling this, else it records NO_DOT.
         """
-        question = _Question(user_id, attempt, address_hash)
+        question = _Question(user_id, attempt, address_hash, self.new_event())
         with self._wake:
             if self._stopping or self.failure:
                 return Passage.NOT_COMMITTED
