@@ -83,7 +83,7 @@ class Figures:
             ("most copies to one user", self.legacy_max_copies, self.pipeline_max_copies),
             ("fewest copies to one user", _fewest(self.old, self.users), _fewest(self.new, self.users)),
             ("tasks the broker delivered again", self.old_redelivered, self.new_redelivered),
-            ("of these refused by Airflow", "-", self.refused_by_airflow),
+            ("refused by Airflow: known to be running", "-", self.refused_by_airflow),
             ("send tasks a worker set out to run", "-", self.send_tasks_started),
             ("tasks killed (-9) in mid-send", "-", self.tasks_killed),
             ("users in doubt, for a person to settle", "-", self.in_doubt),
