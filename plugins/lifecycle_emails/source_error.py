@@ -50,8 +50,8 @@ def _said_by_the_client(error: psycopg.Error) -> str:
             "source_conn_id is up and reachable, then run the task again."
         )
     return (
-        f"the source returned a value that Python cannot hold ({type(error).__name__}), such as an infinite "
-        "date. Cast that column to text, or leave such rows out."
+        f"the source returned a value that Python cannot hold ({type(error).__name__}). Cast that column to "
+        "text, or leave such rows out."
     )
 
 

@@ -12,6 +12,7 @@ from lifecycle_emails.audience import Audience, AudienceColumns
 from lifecycle_emails.campaign import load_campaign
 from lifecycle_emails.cohort import Cohort, natural_cohort
 from lifecycle_emails.errors import SourceError
+from lifecycle_emails.source_error import explain
 from tests.factories import AUDIENCE, INCLUDE, IncludeFolder, make_campaign
 
 DAY = date(2026, 5, 1)
@@ -346,14 +347,32 @@ def test_audience_with_a_user_twice_gives_both_and_no_profile(
         subject.profiles(source, cohort(), ["1"])
 
 
-def test_audience_with_a_value_that_python_cannot_hold_says_so(
+def test_audience_gives_times_that_python_cannot_hold_as_text(
     tmp_path: Path, source: psycopg.Connection[Any]
 ) -> None:
     add_users(source, (1, "ann@example.com", "Ann", "2026-05-01T12:00Z"))
-    text = f"SELECT user_id, email, 'infinity'::timestamptz AS never FROM users WHERE {WINDOW}"
-    with pytest.raises(SourceError, match="a value that Python cannot hold") as error:
-        audience(tmp_path, text).profiles(source, cohort(), ["1"])
-    assert "infinity" not in str(error.value)
+    text = f"""
+        SELECT user_id, email, timestamptz 'infinity' AS never, timestamp '12000-01-01 00:00' AS far,
+               date '0044-03-15 BC' AS long_ago, time '24:00' AS midnight, interval '170000000 years' AS ages,
+               ARRAY[timestamptz '-infinity', '2026-05-01T12:00Z'] AS times
+        FROM users WHERE {WINDOW}"""
+    profile = audience(tmp_path, text).profiles(source, cohort(), ["1"])["1"]
+    assert profile == {
+        "user_id": 1,
+        "email": "ann@example.com",
+        "never": "infinity",
+        "far": "12000-01-01 00:00:00",
+        "long_ago": "0044-03-15 BC",
+        "midnight": "24:00:00",
+        "ages": "170000000 years",
+        "times": ["-infinity", datetime(2026, 5, 1, 12, tzinfo=UTC)],
+    }
+
+
+def test_audience_with_another_value_that_python_cannot_hold_says_so() -> None:
+    error = explain(psycopg.DataError("cannot hold 'secret'"), audience="users.sql", text="", sent="")
+    assert "users.sql: the source returned a value that Python cannot hold (DataError)" in str(error)
+    assert "secret" not in str(error)
 
 
 def test_audience_in_a_time_zone_unknown_to_the_server_says_so(

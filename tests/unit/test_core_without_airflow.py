@@ -34,6 +34,7 @@ MUST_NOT_IMPORT = {
     "lifecycle_emails.message": DATABASE + MAIL_SERVER,
     "lifecycle_emails.mime": DATABASE + MAIL_SERVER,
     "lifecycle_emails.source_error": ("lifecycle_emails.ledger", *MAIL_SERVER),
+    "lifecycle_emails.source_value": ("lifecycle_emails.audience", "lifecycle_emails.ledger", *MAIL_SERVER),
 }
 
 # The two doors from the core to the glue, opened only when somebody goes through them.

@@ -85,6 +85,18 @@ def test_mended_template_sends_who_was_held_and_nobody_twice(daily_run: DailyRun
     assert once_each(smtp_server, 1, 2)
 
 
+def test_time_that_python_cannot_hold_costs_only_its_user_the_mail(daily_run: DailyRun, smtp_server) -> None:
+    daily_run.include.write(
+        "audiences/users.sql",
+        "SELECT user_id, email, full_name, CASE WHEN user_id = 2 THEN 'infinity' ELSE created_at END AS since\n"
+        "FROM users WHERE created_at >= %(cohort_start)s AND created_at < %(cohort_end)s",
+    )
+    daily_run.include.write("templates/welcome/subject.txt.j2", "Hello, since {{ since.year }}")
+    daily_run.add_users(1, 2, 3)
+    daily_run.send(daily_run.plan())
+    assert daily_run.states() == {"1": "sent", "2": "held/render_failed", "3": "sent"}
+
+
 def test_unsubscribe_between_planning_and_gate_is_obeyed(daily_run: DailyRun, smtp_server) -> None:
     daily_run.add_users(1, 2)
     limited = daily_run.plan()
