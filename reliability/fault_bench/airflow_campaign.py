@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -104,7 +103,9 @@ def zone_at_noon() -> str:
 class AirflowCampaign:
     """One campaign with everything that it needs. Made and cleaned up by `airflow_campaign`."""
 
-    def __init__(self, stack: AirflowStack, setting: Setting, server: ScriptedSmtpServer, **fields: Any) -> None:
+    def __init__(
+        self, stack: AirflowStack, setting: Setting, server: ScriptedSmtpServer, **fields: Any
+    ) -> None:
         stack.plays += 1
         self.stack = stack
         self.setting = setting
@@ -154,7 +155,7 @@ class AirflowCampaign:
                 f"{self.id}_{name}", "postgres", host=LOOPBACK, port=port, schema=database, login="postgres",
                 password=password,
             )  # fmt: skip
-        extra = {"disable_tls": True, "disable_ssl": True, "dot_timeout": 20}
+        extra = {"disable_tls": True, "disable_ssl": True, "dot_timeout": 60}
         stack.api.set_connection(
             f"{self.id}_smtp", "smtp", host=LOOPBACK, port=self.server.port, extra=json.dumps(extra)
         )
@@ -184,8 +185,8 @@ class AirflowCampaign:
         """Write the campaign's file; ``fields`` beside or instead of the usual ones."""
         usual = {
             "id": self.id, "schedule": "0 0 * * *", "timezone": self.zone, "offset_days": OFFSET_DAYS,
-            "audience": "users.sql", "from": "The team <hello@example.com>", "connections": 2, "batch_size": 100,
-            "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
+            "audience": "users.sql", "from": "The team <hello@example.com>",
+            "connections": 2, "batch_size": 100, "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
         }  # fmt: skip
         self.write(f"campaigns/{self.id}.yaml", yaml.safe_dump({**usual, **fields}, sort_keys=False))
 
@@ -243,7 +244,7 @@ class AirflowCampaign:
         return self.today - timedelta(days=OFFSET_DAYS + days_ago)
 
     def add_users(self, count: int, days_ago: int = 0, *, expected: bool = True) -> list[str]:
-        """Add users created about noon of a cohort's day; ``expected``: each must have a row in the ledger."""
+        """Add users created about noon of a cohort's day. ``expected``: each must get a row in the ledger."""
         first = 1 + len(self.users)
         day = self.cohort(days_ago)
         created_at = datetime.combine(day, time(12, 30), ZoneInfo(self.zone))
@@ -272,7 +273,9 @@ class AirflowCampaign:
 
     # Runs
 
-    def scheduled(self, dag_id: str | None = None, *, stack: AirflowStack | None = None, seconds: float = 120) -> Run:
+    def scheduled(
+        self, dag_id: str | None = None, *, stack: AirflowStack | None = None, seconds: float = 120
+    ) -> Run:
         """Wait for the run that the scheduler creates of the newest tick."""
         api, found = (stack or self.stack).api, list[Run]()
 
@@ -298,7 +301,7 @@ class AirflowCampaign:
                         now = self.api.run(run.dag_id, run.run_id)
                         if now.ended:
                             ended[run.run_id + run.dag_id] = now
-            self.let_answers_fall_due()
+            self.let_time_pass_for_the_dead()
             return len(ended) == len(runs)
 
         until(all_ended, seconds, f"runs of {self.id} have not ended: {self._progress(runs)}")
@@ -307,7 +310,9 @@ class AirflowCampaign:
     def _progress(self, runs: Iterable[Run]) -> str:
         with contextlib.suppress(StackError):
             tasks = [task for run in runs for task in self.api.tasks(run.dag_id, run.run_id)]
-            return ", ".join(f"{task.task_id}[{task.map_index}] {task.state} try {task.try_number}" for task in tasks)
+            return ", ".join(
+                f"{task.task_id}[{task.map_index}] {task.state} try {task.try_number}" for task in tasks
+            )
         return "Airflow does not answer"
 
     def task(self, run: Run, task_id: str, map_index: int = -1) -> TaskInstance:
@@ -315,17 +320,27 @@ class AirflowCampaign:
         tasks = self.api.tasks(run.dag_id, run.run_id)
         return next(task for task in tasks if (task.task_id, task.map_index) == (task_id, map_index))
 
-    def let_answers_fall_due(self) -> None:
-        """Make the answer to what a killed process had gated overdue: an hour's waiting, for these rows alone."""
+    def let_time_pass_for_the_dead(self) -> None:
+        """Let the leases of killed processes end, and the answers they awaited fall due.
+
+        In production that is a minute and a dot's time-out. Nothing else of the ledger grows older.
+        """
         killed = {note["pid"] for note in self.notes("killed")}
+        holders = [note["holder"] for note in self.notes("began") if note["pid"] in killed]
         users = [user for user, pid in self.unanswered().items() if pid in killed]
-        if users:
-            with self.ledger() as ledger:
-                ledger.execute(
-                    "UPDATE lifecycle.sends SET answer_due = now() - interval '1 second'"
-                    " WHERE user_id = ANY (%s) AND state = 'sending' AND answer_due > now()",
-                    (users,),
-                )
+        if not killed:
+            return
+        with self.ledger() as ledger:
+            ledger.execute(
+                "UPDATE lifecycle.batches SET lease_until = now() - interval '1 second'"
+                " WHERE lease_holder = ANY (%s::uuid[]) AND lease_until > now()",
+                (holders,),
+            )
+            ledger.execute(
+                "UPDATE lifecycle.sends SET answer_due = now() - interval '1 second'"
+                " WHERE user_id = ANY (%s) AND state = 'sending' AND answer_due > now()",
+                (users,),
+            )
 
     # What was seen
 
@@ -337,7 +352,7 @@ class AirflowCampaign:
         return [note for note in notes if not events or note["event"] in events]
 
     def unanswered(self) -> dict[str, int]:
-        """Users that a process gated last and recorded no outcome of, or only that it is in doubt, with its id."""
+        """Users gated by a process that recorded no outcome, or only that it is in doubt; with its id."""
         open_: dict[str, int] = {}
         for note in self.notes("passed", "recorded"):
             if note["event"] == "passed":
@@ -359,16 +374,30 @@ class AirflowCampaign:
         with self.ledger() as ledger:
             rows = ledger.execute(
                 "SELECT user_id, concat_ws('/', state::text, held_reason::text) FROM lifecycle.sends"
+                " WHERE campaign = %s",
+                (self.id,),
             )
             return dict(rows.fetchall())
 
-    def observe(self, runs: int, problems: Iterable[str] = ()) -> Observation:
-        """Compare sink, notes and ledger."""
+    def missing_cohorts(self) -> set[str]:
+        """Cohorts that alerts report as never planned."""
+        with self.ledger() as ledger:
+            rows = ledger.execute("SELECT facts FROM lifecycle.alerts WHERE kind = 'missing_cohorts'")
+            return {day for (facts,) in rows for day in facts["cohort_dates"]}
+
+    def tries(self, *runs: Run) -> int:
+        """How many processes tried to send in these runs."""
+        tasks = [task for run in runs for task in self.api.tasks(run.dag_id, run.run_id)]
+        return sum(task.try_number for task in tasks if task.task_id == "send_batch")
+
+    def observe(self, runs: int, problems: Iterable[str] = (), *, killed: int = 0) -> Observation:
+        """Compare sink, notes and ledger; ``killed``: processes that the play itself has killed."""
         copies, states, doubts = self.copies(), self.states(), self.unanswered()
         lost = [
             user
             for user in self.users
-            if states.get(user, "").split("/")[0] not in FINAL or (states[user] == "sent" and not copies[user])
+            if states.get(user, "").split("/")[0] not in FINAL
+            or (states[user] == "sent" and not copies[user])
         ]
         found = [*problems]
         doubted = {user for user, state in states.items() if state == "in_doubt"}
@@ -380,7 +409,7 @@ class AirflowCampaign:
         kills = self.notes("killed", "supervisor_killed")
         return Observation(
             runs=runs,
-            kills=sum(2 if note["target"] == "both" else note["target"] != "none" for note in kills),
+            kills=killed + sum(2 if note["target"] == "both" else 1 for note in kills),
             max_copies=max(copies.values(), default=0),
             lost=len(lost),
             in_doubt=len(doubted),
@@ -404,3 +433,8 @@ def airflow_campaign(
             yield campaign
         finally:
             campaign.clean_up()
+
+
+def until_noted(campaign: AirflowCampaign, event: str, times: int = 1, seconds: float = 120) -> None:
+    """Wait until the task processes have noted an event so often."""
+    until(lambda: len(campaign.notes(event)) >= times, seconds, f"{event} was not noted {times} times")

@@ -1,8 +1,9 @@
 """What a DAG file of the bench adds to a task's process: it notes what happens, and kills at a named point.
 
-It wraps names of the package that stay (the gate's group commit, the two halves of an SMTP dialogue, `on_kill`);
-the package knows nothing of it. Every note is one line of a file, written before the process goes on, so it
-survives a SIGKILL. It must not know the ledger's content: what must be in doubt follows from these notes alone.
+It wraps names of the package that stay (the gate's group commit, the two halves of an SMTP dialogue,
+`on_kill`); the package knows nothing of it. Every note is one line of a file, written before the process goes
+on, so it survives a SIGKILL. It must not know the ledger's content: what must be in doubt follows from these
+notes alone.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from typing import Any, Literal
 
 NOTES, KILLS, CLAIMS, CALLBACK = "notes.jsonl", "kills.json", "claims", "callback.json"
 
-Point = Literal["offered", "before_gate", "after_gate", "before_dot", "answered", "recorded", "told"]
-"""Where a process can be killed: the whole body is at the server but for the dot; about to commit a group of the
-gate; the group is committed and no lane knows; a lane is about to write the dot; a lane has read the answer; an
-outcome is committed; a callback has returned and is not marked yet."""
+SendingPoint = Literal["offered", "before_gate", "after_gate", "before_dot", "answered", "recorded"]
+"""Where a sending process can be killed: the whole body but for the dot is at the server; a group of the
+gate is about to be committed; it is committed and no lane knows; a lane is about to write the dot; a lane has
+read the answer; an outcome is committed."""
 
-Target = Literal["task", "supervisor", "both", "none"]
-"""Whom to kill: the process that sends, its Airflow supervisor, both at once (a machine that dies), or nobody: then
-the note alone tells the bench to act."""
+Point = SendingPoint | Literal["telling", "told"]
+"""... and one that tells of an alert: the callback has done nothing yet; it is about to return."""
+
+Target = Literal["task", "supervisor", "both"]
+"""Whom to kill: the process that sends, its Airflow supervisor, or both at once, as a machine that dies."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ class Probe:
 
 def watch(folder: str) -> None:
     """Wrap the package's names in this process. A DAG file of the bench calls it before it builds its DAG."""
-    from lifecycle_emails.delivery.smtp_session import SmtpSession  # noqa: PLC0415  (the DAG file says from where)
-    from lifecycle_emails.ledger import alerts  # noqa: PLC0415
+    # imported here, since the DAG file says from where
+    from lifecycle_emails.delivery import sender  # noqa: PLC0415
+    from lifecycle_emails.delivery.smtp_session import SmtpSession  # noqa: PLC0415
     from lifecycle_emails.ledger.gate import Gate  # noqa: PLC0415
     from lifecycle_emails.operators import SendBatchOperator  # noqa: PLC0415
 
@@ -97,7 +101,7 @@ def watch(folder: str) -> None:
     _wrap(SmtpSession, "offer", functools.partial(_offer, probe))
     _wrap(SmtpSession, "finish", functools.partial(_finish, probe))
     _wrap(SendBatchOperator, "on_kill", functools.partial(_on_kill, probe))
-    _wrap(alerts, "record_delivery", functools.partial(_record_delivery, probe))
+    _wrap(sender, "take_leases", functools.partial(_take_leases, probe))
 
 
 def teller(folder: str) -> Callable[[Mapping[str, Any]], None]:
@@ -105,7 +109,9 @@ def teller(folder: str) -> Callable[[Mapping[str, Any]], None]:
 
     def tell(context: Mapping[str, Any]) -> None:
         probe = Probe(Path(folder))
+        probe.reached("telling")
         probe.note("told", alert=context["alert"]["id"])
+        probe.reached("told")
         behaviour = Path(folder) / CALLBACK
         failures = json.loads(behaviour.read_text())["failures"] if behaviour.exists() else 0
         if failures:
@@ -123,6 +129,13 @@ def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
         return wrapper(original, *args, **kwargs)
 
     setattr(owner, name, wrapped)
+
+
+def _take_leases(
+    probe: Probe, original: Callable[..., Any], ledger: Any, campaign_id: str, group: Any, holder: Any
+) -> Any:
+    probe.note("began", holder=str(holder), supervisor=os.getppid())
+    return original(ledger, campaign_id, group, holder)
 
 
 def _commit_group(probe: Probe, original: Callable[..., Any], gate: Any, questions: Any, records: Any) -> Any:
@@ -173,10 +186,4 @@ def _finish(probe: Probe, original: Callable[..., Any], *args: Any) -> Any:
 
 def _on_kill(probe: Probe, original: Callable[..., Any], *args: Any) -> Any:
     probe.note("stop")
-    return original(*args)
-
-
-def _record_delivery(probe: Probe, original: Callable[..., Any], *args: Any) -> Any:
-    with probe.lock:
-        probe.reached("told")
     return original(*args)

@@ -1,14 +1,13 @@
-"""One real Airflow for all rows that need one: scheduler, API server, DAG processor, tasks as processes.
+"""One real Airflow for all rows that need one: scheduler, API server, DAG processor and tasks as processes.
 
-Started when the first row asks for it, stopped when the program ends. Each play has databases, connections, an
-include folder and DAG files of its own in it. It must not know what a play does with them.
+Started when the first row asks for it, stopped when the program ends. Each play has databases, connections,
+an include folder and DAG files of its own in it. It must not know what a play does with them.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -21,20 +20,21 @@ import psutil
 
 from local_stack.airflow_api import AirflowApi
 from local_stack.airflow_environment import METADATA_DATABASE
-from local_stack.airflow_processes import API_SERVER, SCHEDULER, AirflowProcesses
+from local_stack.airflow_processes import API_SERVER, POOL, SCHEDULER, AirflowProcesses
 from local_stack.errors import StackError
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 from local_stack.processes import Processes
 from local_stack.settings import Settings
 
+PARALLELISM = 6
 HEARTBEAT_TIMEOUT = 12
 """Seconds without a sign of life after which Airflow takes a task for dead; five minutes by default."""
 
 # Airflow's own delays, shortened as far as its promises stay the same: what takes minutes in production takes
 # seconds here. Nothing of the package is set.
 QUICK = {
-    "AIRFLOW__CORE__PARALLELISM": "6",
+    "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
@@ -64,6 +64,7 @@ class AirflowStack:
         self.dags = self.folder / "dags"
         self.dags.mkdir()
         self.plays = 0
+        self._orphans: list[psutil.Process] = []
         settings = Settings(
             state=self.folder,
             postgres_port=postgres.port,
@@ -84,6 +85,8 @@ class AirflowStack:
         try:
             self._airflow.begin()
             self._airflow.finish(lambda _line: None)
+            with self._airflow.api() as api:
+                api.set_pool(POOL, PARALLELISM, "Tasks that send mail at the same time")
         except BaseException:
             self.stop()
             raise
@@ -91,6 +94,10 @@ class AirflowStack:
 
     def stop(self) -> None:
         """Stop every process, drop the metadata, delete the folder. No error when that has been done."""
+        for orphan in self._orphans:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in (*orphan.children(recursive=True), orphan):
+                    process.kill()
         self._processes.stop(last=(API_SERVER,))
         with contextlib.suppress(Exception):  # the server may be gone with the program that ends
             self.postgres.drop_database(self._metadata)
@@ -99,16 +106,13 @@ class AirflowStack:
     def kill(self, name: str) -> None:
         """SIGKILL one of the long-lived processes and nothing else: what it has started goes on as it is."""
         process = psutil.Process(self._processes.pid(name))
+        self._orphans += process.children(recursive=True)
         process.send_signal(signal.SIGKILL)
         until(lambda: not self._processes.is_alive(name), 20, f"{name} is still there after SIGKILL")
 
     def kill_api_server(self) -> None:
         """SIGKILL the API server with all its workers, so that nobody answers on its port."""
-        server = psutil.Process(self._processes.pid(API_SERVER))
-        for process in (server, *server.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
-        until(lambda: not self._processes.is_alive(API_SERVER), 20, "the API server is still there")
+        self._processes.kill(API_SERVER)
 
     def start_again(self, name: str) -> None:
         """Start a killed process again, and return when it works."""
@@ -117,11 +121,6 @@ class AirflowStack:
             until(self._answers, 120, "the API server does not answer again")
         else:
             self._airflow.wait_until_healthy(lambda _line: None)
-
-    def end_gently(self, name: str) -> None:
-        """SIGTERM one of the long-lived processes, as a deploy does, and return when it has left."""
-        os.kill(self._processes.pid(name), signal.SIGTERM)
-        until(lambda: not self._processes.is_alive(name), 90, f"{name} does not leave on SIGTERM")
 
     def _answers(self) -> bool:
         with contextlib.suppress(StackError, httpx.HTTPError):
@@ -144,7 +143,7 @@ def airflow_stack(postgres: PostgresServer, name: str = "airflow") -> AirflowSta
 
 
 def stop_airflow_stacks() -> None:
-    """Stop every Airflow of the bench; before its Postgres server is stopped, or else at the program's end."""
+    """Stop every Airflow of the bench; before its Postgres server, or else at the program's end."""
     while _running:
         _, stack = _running.popitem()
         stack.stop()
