@@ -43,9 +43,10 @@ def test_diagram_and_table_are_the_same() -> None:
     assert pairs_in_diagram() == pairs_in_table()
 
 
-def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) -> None:
+def pairs_of_database(url: str) -> tuple[set[tuple[str, str]], set[str | None]]:
+    """The moves between states that an empty ledger allows, and the constraints that refuse the others."""
     allowed, refused_by = set(), set()
-    with connect(ledger_database) as ledger:
+    with connect(url) as ledger:
         add_cohort(ledger)
         for old, new in product(NEEDED, NEEDED):
             if old == new:
@@ -63,6 +64,11 @@ def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) ->
                 refused_by.add(error.diag.constraint_name)
             else:
                 allowed.add((old, new))
+    return allowed, refused_by
+
+
+def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) -> None:
+    allowed, refused_by = pairs_of_database(ledger_database)
     assert allowed == pairs_in_table()
     assert refused_by == {"send_transition_is_legal"}
 
@@ -116,9 +122,7 @@ def test_history_has_a_row_for_holds_and_steps_back_and_none_for_the_straight_pa
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_settling_by_hand_works_as_the_page_says(ledger_database: str, number: int) -> None:
-    statements = re.findall(r"```sql\n(.*?)```", PAGE.split("## Settling a doubt")[1], re.DOTALL)[
-        number
-    ]
+    statements = re.findall(r"```sql\n(.*?)```", PAGE.split("## Settling a doubt")[1], re.DOTALL)[number]
     with connect(ledger_database) as ledger:
         add_cohort(ledger)
         add_sends(ledger, ["42"], state="in_doubt")
