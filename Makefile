@@ -11,7 +11,7 @@ export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos
+.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ incident: setup ## Replay the incident on a real Redis and Celery: the old way, 
 
 acceptance: setup ## Send 10,000 users a day's mail on Celery as docker-compose.yaml has it (needs redis-server)
 	@$(BIN)/python -m reliability.acceptance
+
+mta-cuts: setup ## Cut the dialogue with a real Postfix at every point (needs Postfix and root)
+	@$(BIN)/python -m reliability.mta_cuts
 
 check: setup ## Lint, format, types, and whether generated files, the lock and docker-compose.yaml are in step
 	$(BIN)/ruff check .
