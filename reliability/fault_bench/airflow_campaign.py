@@ -22,11 +22,11 @@ from zoneinfo import ZoneInfo
 import psycopg
 import yaml
 
-from local_stack.airflow_api import AirflowApi, Run, TaskInstance
+from local_stack.airflow_api import AirflowApi, Run
 from local_stack.errors import StackError
 from local_stack.example_app import create_table
 from local_stack.ports import LOOPBACK
-from local_stack.settings import PROJECT
+from reliability.fault_bench.airflow_dag_files import AUDIENCE, CAPS, TEMPLATE, campaign_dag, maintenance_dag
 from reliability.fault_bench.airflow_probe import CALLBACK, CLAIMS, KILLS, NOTES, Kill
 from reliability.fault_bench.airflow_stack import AirflowStack, until
 from reliability.fault_bench.fault import Observation, Setting
@@ -36,62 +36,6 @@ from tests.smtp_script import Accept, Delay, Queued
 RUN_SECONDS = 420
 OFFSET_DAYS = 4
 FINAL = ("sent", "held", "rejected", "in_doubt")
-
-AUDIENCE = """\
-SELECT user_id, email, full_name FROM users
-WHERE created_at >= %(cohort_start)s AND created_at < %(cohort_end)s
-"""
-CAPS = {"default": {"no_cap": {"max_sends": 1000, "window": "1 days"}}}
-TEMPLATE = {
-    "subject.txt.j2": "Hello {{ full_name }}",
-    "body.txt.j2": "Hello {{ full_name }}\nReference: CAMPAIGN/{{ user_id }}\n",
-    "body.html.j2": "<p>Hello {{ full_name }}</p><p>Reference: CAMPAIGN/{{ user_id }}</p>\n",
-}
-DAG_FILE = '''\
-"""A DAG of the fault bench, run by airflow."""
-
-import sys
-
-sys.path[:0] = [{tree!r}, {project!r}]
-for name in [name for name in sys.modules if name.split(".")[0] == "lifecycle_emails"]:
-    del sys.modules[name]
-
-from datetime import UTC, datetime, timedelta
-
-import lifecycle_emails.dag_factory
-from lifecycle_emails import lifecycle_dag, lifecycle_maintenance_dag
-from reliability.fault_bench.airflow_probe import teller, watch
-
-watch({folder!r})
-{body}
-'''
-DAG_BODY = """\
-lifecycle_emails.dag_factory.SEND_TIMEOUT = timedelta(seconds={send_seconds})
-dag = lifecycle_dag(
-    {campaign!r},
-    dag_id={dag_id!r},
-    include_dir={include!r},
-    ledger_conn_id={ledger!r},
-    start_date=datetime.fromisoformat({start!r}),
-    on_limit_exceeded=[teller({folder!r})],
-    default_args={{
-        "retries": {retries},
-        "retry_delay": timedelta(seconds=1),
-        "retry_exponential_backoff": False,
-        "poke_interval": 1,
-    }},
-)
-"""
-MAINTENANCE_BODY = """\
-dag = lifecycle_maintenance_dag(
-    dag_id={dag_id!r},
-    include_dir={include!r},
-    ledger_conn_id={ledger!r},
-    start_date=datetime.now(UTC) + timedelta(days=1),
-    on_alert=[teller({folder!r})],
-    default_args={{"retry_delay": timedelta(seconds=1)}},
-)
-"""
 
 
 def zone_at_noon() -> str:
@@ -106,12 +50,11 @@ class AirflowCampaign:
     def __init__(
         self, stack: AirflowStack, setting: Setting, server: ScriptedSmtpServer, **fields: Any
     ) -> None:
-        stack.plays += 1
         self.stack = stack
         self.setting = setting
         self.server = server
         self.folder = setting.folder
-        self.id = f"play_{stack.plays}_{os.getpid()}"
+        self.id = f"play_{next(stack.plays)}_{os.getpid()}"
         self.zone = zone_at_noon()
         self.today = datetime.now(ZoneInfo(self.zone)).date()
         self.include = self.folder / "include"
@@ -186,7 +129,8 @@ class AirflowCampaign:
         usual = {
             "id": self.id, "schedule": "0 0 * * *", "timezone": self.zone, "offset_days": OFFSET_DAYS,
             "audience": "users.sql", "from": "The team <hello@example.com>",
-            "connections": 2, "batch_size": 100, "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
+            "connections": 2, "batch_size": 100,
+            "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
         }  # fmt: skip
         self.write(f"campaigns/{self.id}.yaml", yaml.safe_dump({**usual, **fields}, sort_keys=False))
 
@@ -203,34 +147,29 @@ class AirflowCampaign:
         dag_id: str | None = None,
         *,
         retries: int = 4,
-        send_seconds: float = 7200,
+        send_timeout: timedelta = timedelta(hours=2),
         days_back: float = 1,
         stack: AirflowStack | None = None,
     ) -> str:
         """Write a DAG file; its newest tick runs at once when ``days_back`` allows. Returns the DAG id."""
         dag_id = dag_id or self.id
         start = datetime.now(UTC) - timedelta(days=days_back)
-        body = DAG_BODY.format(
-            campaign=self.id, dag_id=dag_id, include=str(self.include), ledger=f"{self.id}_ledger",
-            start=start.isoformat(), folder=str(self.folder), retries=retries, send_seconds=send_seconds,
+        text = campaign_dag(
+            self.setting.tree, self.folder, self.id, dag_id,
+            start=start, retries=retries, send_timeout=send_timeout,
         )  # fmt: skip
-        self._write_dag(dag_id, body, stack or self.stack)
+        self._write_dag(dag_id, text, stack or self.stack)
         return dag_id
 
     def add_maintenance(self) -> str:
         """Write the file of a maintenance DAG that runs when it is triggered."""
         dag_id = f"{self.id}_maintenance"
-        body = MAINTENANCE_BODY.format(
-            dag_id=dag_id, include=str(self.include), ledger=f"{self.id}_ledger", folder=str(self.folder)
-        )
-        self._write_dag(dag_id, body, self.stack)
+        text = maintenance_dag(self.setting.tree, self.folder, self.id, dag_id)
+        self._write_dag(dag_id, text, self.stack)
         self.api.wait_for_dags([dag_id])
         return dag_id
 
-    def _write_dag(self, dag_id: str, body: str, stack: AirflowStack) -> None:
-        text = DAG_FILE.format(
-            tree=str(self.setting.tree), project=str(PROJECT), folder=str(self.folder), body=body
-        )
+    def _write_dag(self, dag_id: str, text: str, stack: AirflowStack) -> None:
         unfinished = stack.folder / f"{dag_id}.py"
         unfinished.write_text(text)
         unfinished.rename(stack.dags / unfinished.name)  # read whole or not at all
@@ -292,20 +231,23 @@ class AirflowCampaign:
 
     def wait(self, *runs: Run, seconds: float = RUN_SECONDS) -> list[Run]:
         """Wait until runs have ended; doubts that a kill has left are made to fall due meanwhile."""
-        ended: dict[str, Run] = {}
+        ended: dict[tuple[str, str], Run] = {}
 
         def all_ended() -> bool:
             for run in runs:
-                if run.run_id + run.dag_id not in ended:
+                if (run.dag_id, run.run_id) not in ended:
                     with contextlib.suppress(StackError):  # the API server may be away
                         now = self.api.run(run.dag_id, run.run_id)
                         if now.ended:
-                            ended[run.run_id + run.dag_id] = now
+                            ended[run.dag_id, run.run_id] = now
             self.let_time_pass_for_the_dead()
-            return len(ended) == len(runs)
+            return all((run.dag_id, run.run_id) in ended for run in runs)
 
-        until(all_ended, seconds, f"runs of {self.id} have not ended: {self._progress(runs)}")
-        return [ended[run.run_id + run.dag_id] for run in runs]
+        try:
+            until(all_ended, seconds, f"runs of {self.id} have not ended")
+        except StackError as error:
+            raise StackError(f"{error}: {self._progress(runs)}") from None
+        return [ended[run.dag_id, run.run_id] for run in runs]
 
     def _progress(self, runs: Iterable[Run]) -> str:
         with contextlib.suppress(StackError):
@@ -315,10 +257,21 @@ class AirflowCampaign:
             )
         return "Airflow does not answer"
 
-    def task(self, run: Run, task_id: str, map_index: int = -1) -> TaskInstance:
-        """One task instance of a run."""
-        tasks = self.api.tasks(run.dag_id, run.run_id)
-        return next(task for task in tasks if (task.task_id, task.map_index) == (task_id, map_index))
+    def backfill(self, dag_id: str, first: datetime, last: datetime, reprocess: str = "none") -> list[Run]:
+        """Create a backfill; Airflow refuses it while an earlier one of the DAG is not closed."""
+        runs: list[Run] = []
+
+        def accepted() -> bool:
+            try:
+                runs[:] = self.api.backfill(dag_id, first, last, reprocess=reprocess, max_active_runs=3)
+            except StackError as refused:
+                if "already a running backfill" not in str(refused):
+                    raise
+                return False
+            return True
+
+        until(accepted, 60, f"Airflow goes on to refuse a backfill of {dag_id}")
+        return [self.api.run(run.dag_id, run.run_id) for run in runs]
 
     def let_time_pass_for_the_dead(self) -> None:
         """Let the leases of killed processes end, and the answers they awaited fall due.

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections import Counter
+from datetime import timedelta
 
 from local_stack.airflow_api import Run
 from reliability.fault_bench.airflow_campaign import AirflowCampaign, airflow_campaign, until_noted
@@ -51,7 +52,7 @@ def time_out(setting: Setting, _rng: random.Random) -> Observation:
         airflow_stack(setting.postgres), setting, dot_delay=ANSWER_SECONDS, connections=8
     ) as campaign:
         campaign.add_users(60)
-        campaign.add_dag(retries=30, send_seconds=6)
+        campaign.add_dag(retries=30, send_timeout=timedelta(seconds=6))
         run = campaign.scheduled()
         campaign.wait(run)
         tries = campaign.tries(run)

@@ -61,15 +61,12 @@ def backfill_again(setting: Setting, _rng: random.Random) -> Observation:
         run = campaign.scheduled()
         campaign.wait(run)
         tick = logical_date(run)
-        runs = campaign.api.backfill(campaign.id, tick - timedelta(days=2), tick - timedelta(days=1))
+        runs = campaign.backfill(campaign.id, tick - timedelta(days=2), tick - timedelta(days=1))
         campaign.wait(*runs)
         for behaviour in behaviours:
             if behaviour == "failed":
                 campaign.api.mark_run(runs[0], "failed")
-            again = campaign.api.backfill(
-                campaign.id, tick - timedelta(days=2), tick, reprocess=behaviour, max_active_runs=3
-            )
-            campaign.wait(*(campaign.api.run(one.dag_id, one.run_id) for one in again))
+            campaign.wait(*campaign.backfill(campaign.id, tick - timedelta(days=2), tick, behaviour))
         every = campaign.api.runs(campaign.id)
         return campaign.observe(campaign.tries(*every), all_green(campaign, *every))
 
@@ -94,8 +91,8 @@ def overlapping_backfills(setting: Setting, _rng: random.Random) -> Observation:
         campaign.wait(*runs)
         tick = logical_date(runs[0])
         for dag in dags:
-            runs += campaign.api.backfill(dag, tick - timedelta(days=2), tick, reprocess="completed")
-        campaign.wait(*(campaign.api.run(run.dag_id, run.run_id) for run in runs))
+            runs += campaign.backfill(dag, tick - timedelta(days=2), tick, "completed")
+        campaign.wait(*runs)
         return campaign.observe(campaign.tries(*runs), all_green(campaign, *runs))
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +65,7 @@ class AirflowStack:
         self.folder = Path(tempfile.mkdtemp(prefix="lifecycle-fault-bench-"))
         self.dags = self.folder / "dags"
         self.dags.mkdir()
-        self.plays = 0
+        self.plays = itertools.count(1)
         self._orphans: list[psutil.Process] = []
         settings = Settings(
             state=self.folder,
@@ -133,13 +135,15 @@ class AirflowStack:
 
 
 _running: dict[str, AirflowStack] = {}
+_starting = threading.Lock()
 
 
 def airflow_stack(postgres: PostgresServer, name: str = "airflow") -> AirflowStack:
     """Give the Airflow of this name, started on the first call; it is stopped when the program ends."""
-    if name not in _running:
-        _running[name] = AirflowStack(postgres, name)
-    return _running[name]
+    with _starting:
+        if name not in _running:
+            _running[name] = AirflowStack(postgres, name)
+        return _running[name]
 
 
 def stop_airflow_stacks() -> None:

@@ -103,9 +103,9 @@ LENIENT_TEMPLATES = Variant(
     "strict variables, and their check before the first mail",
     (
         Patch(
-            "lifecycle_emails/delivery/sender.py",
-            "                self._tools.templates.check_variables(returned)\n",
-            "                len(returned)\n",
+            "lifecycle_emails/delivery/mails.py",
+            "                self._tools.templates.check_variables(columns.variables)\n",
+            "                len(columns.variables)\n",
         ),
         Patch("lifecycle_emails/mail_template.py", "undefined=StrictUndefined,", "undefined=Undefined,"),
         Patch(
