@@ -1,11 +1,16 @@
-"""Where Redis is missing, the replay and acceptance say which command installs it, and start nothing."""
+"""What runs on Celery leaves nothing behind when it is stopped, and says what is missing before it starts."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+
+from local_stack.processes import MARK
 
 
 @pytest.mark.parametrize("command", ["reliability.incident", "reliability.acceptance"])
@@ -25,3 +30,46 @@ def test_without_redis_the_command_that_installs_it_is_all_that_is_said(command:
     assert said.startswith("This needs a real Redis, and redis-server is not installed. Run: ")
     assert said.endswith(("sudo apt-get install redis-server", "brew install redis"))
     assert not (tmp_path / "state").exists()
+
+
+UNTIL_STOPPED = """
+import sys, time
+from reliability.celery_run import run_on_celery
+
+def play(stack):
+    stack.start_servers()
+    print(stack.settings.state, stack.postgres.data, flush=True)
+    time.sleep(600)
+
+sys.exit(run_on_celery("stopped", play))
+"""
+
+
+def processes_of(state: str, data: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == state or process.cwd() == data:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNTIL_STOPPED],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "STATE_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        state, data = run.stdout.readline().split()
+        assert len(processes_of(state, data)) >= 3  # PostgreSQL, Redis, the catcher
+        run.send_signal(number)
+        assert run.wait() == 130
+    assert processes_of(state, data) == []
