@@ -1,8 +1,4 @@
-"""Who is told when users would get too many mails: the team, by e-mail.
-
-Other recipients, and any other Airflow notifier, are set in this DAG's file; the rest is in the campaign's
-file.
-"""
+"""The team is told by e-mail when users would get too many mails; set other recipients and notifiers here."""
 
 from datetime import UTC, datetime
 

@@ -1,8 +1,4 @@
-"""Who is told when something needs a person: the team, by e-mail.
-
-That is one way, set in this DAG's file. Add one that needs no mail server, a chat for example: a mail server
-that refuses everything is among the things to tell.
-"""
+"""The team is told by e-mail what needs a person; add a way that needs no mail server, such as a chat."""
 
 from datetime import UTC, datetime
 
@@ -12,6 +8,7 @@ from lifecycle_emails import lifecycle_maintenance_dag
 
 dag = lifecycle_maintenance_dag(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    # Better two ways than one: a mail server that refuses everything is among the things to tell.
     on_alert=[
         SmtpNotifier(
             smtp_conn_id="lifecycle_smtp",

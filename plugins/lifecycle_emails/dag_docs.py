@@ -21,9 +21,7 @@ FIVE_WORDS = """\
 _CAMPAIGN_DOC = """\
 # {id}
 
-{description}
-
-{notes}Every day at {time} ({timezone}) this DAG mails the users who were created {offset_days} day{plural} before. \
+{description}Every day at {time} ({timezone}) this DAG mails the users who were created {offset_days} day{plural} before. \
 Each of them is mailed **at most once**, whatever is cleared, retried, backfilled or run twice: the sends ledger in \
 Postgres decides, Airflow only drives.
 
@@ -36,7 +34,7 @@ Postgres decides, Airflow only drives.
 | deadline | {max_lateness_days} day{lateness_plural} after its scheduled run a cohort is `stale` and not mailed any more |
 | mail server | connection `{smtp_conn_id}` |
 
-## In five words
+{notes}## In five words
 
 {five_words}
 ## When a run is red
@@ -68,7 +66,7 @@ and what is past its deadline is `stale`.
 MAINTENANCE_DOC = """\
 # Lifecycle e-mails: maintenance
 
-{notes}Looks after the sends ledger of all campaigns, every few minutes. It reports, sweeps and retries; it plans \
+Looks after the sends ledger of all campaigns, every few minutes. It reports, sweeps and retries; it plans \
 nothing and mails no user, but for one mail that tries a stopped mail server.
 
 - Mails whose answer never came become `in_doubt`, and the team is told. They are never sent again by themselves.
@@ -77,7 +75,7 @@ nothing and mails no user, but for one mail that tries a stopped mail server.
 - A mail server that was stopped is tried with one mail, and started again when it accepts it.
 - Alerts that a campaign's own run could not deliver are delivered through the callbacks of this DAG.
 
-## In five words
+{notes}## In five words
 
 {five_words}
 ## When a run is red
@@ -127,8 +125,8 @@ def campaign_doc(campaign: Campaign, notes: str | None) -> str:
     on_cap = {"defer": "judged again by later runs until the deadline", "drop": "left out for good"}
     return _CAMPAIGN_DOC.format(
         id=campaign.id,
-        description=campaign.description,
-        notes=_paragraph(notes),
+        description=_lead(campaign.description),
+        notes=_section(notes),
         time=f"{campaign.time_of_day:%H:%M}",
         timezone=campaign.timezone,
         offset_days=campaign.offset_days,
@@ -147,11 +145,16 @@ def campaign_doc(campaign: Campaign, notes: str | None) -> str:
 
 def maintenance_doc(notes: str | None) -> str:
     """Return the documentation of the maintenance DAG in Markdown; ``notes`` is its DAG file's docstring."""
-    return MAINTENANCE_DOC.format(notes=_paragraph(notes), five_words=FIVE_WORDS)
+    return MAINTENANCE_DOC.format(notes=_section(notes), five_words=FIVE_WORDS)
 
 
-def _paragraph(notes: str | None) -> str:
-    return f"{notes.strip()}\n\n" if notes and notes.strip() else ""
+def _lead(description: str) -> str:
+    """A quotation: Airflow's page puts no space between two paragraphs."""
+    return f"> {' '.join(description.split())}\n\n" if description.strip() else ""
+
+
+def _section(notes: str | None) -> str:
+    return f"## In this DAG's file\n\n{notes.strip()}\n\n" if notes and notes.strip() else ""
 
 
 def _plural(count: int) -> str:

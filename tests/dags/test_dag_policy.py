@@ -1,5 +1,6 @@
 """What every DAG of this project keeps to. Each message says what to do."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_dag_documents_itself(dag: DAG) -> None:
         assert heading in dag.doc_md, f"the DAG's documentation lacks the part {heading!r}"
     for task in tasks_of(dag):
         assert task.doc_md, f"{task}: write what it is for into lifecycle_emails.dag_docs.TASK_DOCS"
+
+
+def test_documentation_has_no_two_paragraphs_that_airflow_would_run_together(dag: DAG) -> None:
+    """Airflow's page puts space around headings, lists, tables and quotations, and none between paragraphs."""
+    blocks = [block for block in re.split(r"\n\s*\n", dag.doc_md or "") if block.strip()]
+    plain = [not block.startswith(("#", ">", "- ", "|", "```")) for block in blocks]
+    together = [blocks[at] for at in range(len(blocks) - 1) if plain[at] and plain[at + 1]]
+    assert together == [], "put a heading between them, or make a list or a quotation of one"
 
 
 def test_dag_schedule_is_a_trigger_timetable_with_a_time_zone(dag: DAG) -> None:
