@@ -8,6 +8,8 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,6 +26,7 @@ from reliability.fault_bench.bench import (
     play_all,
     play_here,
 )
+from reliability.fault_bench.fault import Observation
 from reliability.fault_bench.points import POINTS
 from reliability.fault_bench.table import Played, Row, all_rows, in_words
 
@@ -60,7 +63,7 @@ def main() -> int:
     ]
     blocks += [result.block for result in results if result.block is not None]
     block_errors = [result.error for result in results if result.error and result.task.row is None]
-    mutants, mutants_killed = _mutants(options)
+    mutants, mutants_killed = _mutants()
     print("\n" + in_words(played) + "\n")
     _show_points(blocks, thorough=options.long)
     for block in blocks:
@@ -68,14 +71,14 @@ def main() -> int:
             print(f"schedule {finding['seed']}: {'; '.join(finding['problems'])}")
     for error in block_errors:
         print(f"bench error: {error}")
-    observations = [play for row in played for play in row.plays]
+    seen: list[Block | Observation] = [*blocks, *(play for row in played for play in row.plays)]
     summary = {
         "schedules": sum(block.schedules for block in blocks),
-        "kills": sum(block.kills for block in blocks) + sum(play.kills for play in observations),
-        "max_copies": max((one.max_copies for one in (*blocks, *observations)), default=0),
-        "lost": sum(one.lost for one in (*blocks, *observations)),
-        "in_doubt": sum(one.in_doubt for one in (*blocks, *observations)),
-        "in_doubt_expected": sum(one.in_doubt_expected for one in (*blocks, *observations)),
+        "kills": sum(one.kills for one in seen),
+        "max_copies": max((one.max_copies for one in seen), default=0),
+        "lost": sum(one.lost for one in seen),
+        "in_doubt": sum(one.in_doubt for one in seen),
+        "in_doubt_expected": sum(one.in_doubt_expected for one in seen),
         "mutants": mutants,
         "mutants_killed": mutants_killed,
         "seconds": round(time.monotonic() - started, 1),
@@ -107,7 +110,7 @@ def _is_chosen(row: Row, options: argparse.Namespace) -> bool:
         return False
     if options.rows:
         return options.rows.lower() in row.fault.name.lower()
-    return row.fault.play is None or options.long or not (row.needs_airflow or row.fault.slow)
+    return row.fault.play is None or options.long or not row.fault.slow
 
 
 def _row_tasks(rows: list[Row], chosen: list[int], options: argparse.Namespace) -> list[Task]:
@@ -120,9 +123,11 @@ def _row_tasks(rows: list[Row], chosen: list[int], options: argparse.Namespace) 
             ROUNDS_OF_THE_LONG_RUN if options.long and not (fault.slow or rows[number].needs_airflow) else 1
         )
         tasks += [Task(row=number, seed=options.seed + turn) for turn in range(rounds)]
-        tasks += [
-            Task(row=number, variant=variant, seed=options.seed) for variant in range(len(fault.without))
-        ]
+        # the short run has no time for what takes an Airflow half a minute each
+        if options.long or options.rows or not rows[number].needs_airflow:
+            tasks += [
+                Task(row=number, variant=variant, seed=options.seed) for variant in range(len(fault.without))
+            ]
     return tasks
 
 
@@ -133,11 +138,24 @@ def _block_tasks(options: argparse.Namespace, earlier: list[Block]) -> list[Task
     return [Task(seed=first, schedules=count) for first, count in blocks if (first, count) not in done]
 
 
-def _play(place: Place, tasks: list[Task], here: list[Task], options: argparse.Namespace):  # type: ignore[no-untyped-def]
-    if tasks:
-        yield from play_all(place, tasks, options.workers)
-    for task in here:
-        yield play_here(place, task)
+def _play(place: Place, tasks: list[Task], here: list[Task], options: argparse.Namespace) -> Iterator[Result]:
+    """Play the tasks, those under Airflow in this process.
+
+    In the short run, which has to be quick, these are played all at once and beside the others; in the long
+    run one by one and alone, since some of them kill what the others need.
+    """
+    beside = ThreadPoolExecutor(max_workers=max(1, len(here)))
+    try:
+        plays = [] if options.long else [beside.submit(play_here, place, task) for task in here]
+        if tasks:
+            yield from play_all(place, tasks, options.workers)
+        for play in plays:
+            yield play.result()
+        if options.long:
+            for task in here:
+                yield play_here(place, task)
+    finally:
+        beside.shutdown(wait=False, cancel_futures=True)
 
 
 def _stop_airflow() -> None:
@@ -164,7 +182,7 @@ def _show(result: Result, rows: list[Row], number: int, tasks: int, started: flo
 
 def _played(row: Row, number: int, results: list[Result]) -> Played:
     mine = [result for result in results if result.task.row == number]
-    without: dict[str, list] = {}  # type: ignore[type-arg]
+    without: dict[str, list[Observation]] = {}
     for result in mine:
         if result.task.variant is not None and result.observation is not None:
             without.setdefault(row.fault.without[result.task.variant].name, []).append(result.observation)
@@ -183,9 +201,8 @@ def _show_points(blocks: list[Block], *, thorough: bool) -> None:
     if not blocks:
         return
     fewest = min(POINTS, key=lambda point: kills[point])
-    print(
-        f"{sum(kills.values())} kills in schedules at {len(kills)} points; fewest: {kills[fewest]} at '{fewest}'"
-    )
+    every = f"{sum(kills.values())} kills in schedules at {len(kills)} points"
+    print(f"{every}; fewest: {kills[fewest]} at '{fewest}'")
     few = [f"{point} ({kills[point]})" for point in POINTS if kills[point] < ENOUGH_KILLS]
     if thorough and few:
         print(f"fewer than {ENOUGH_KILLS} kills: {', '.join(few)}")
@@ -205,7 +222,7 @@ def _append(results: Path, block: Block) -> None:
         file.write(block.as_line() + "\n")
 
 
-def _mutants(options: argparse.Namespace) -> tuple[int, int]:
+def _mutants() -> tuple[int, int]:
     """How many mutants of the package its tests and models were shown, and how many they caught."""
     if find_spec("reliability.mutants") is None:
         return 0, 0
