@@ -235,11 +235,11 @@ class Gate:
             if settled.setdefault(record.user_id, record) is not record:
                 with self._wake:
                     self._records.append(record)  # what follows on an outcome comes with the next group
-        group = []
+        group: list[_Question] = []
         for question in sorted(questions, key=lambda q: q.user_id):
             if self._stopping or uptime() - question.asked_at > DOT_WITHIN_SECONDS / 2:
                 question.answer(Passage.NOT_COMMITTED)
-            elif question.user_id in settled:
+            elif question.user_id in settled or (group and group[-1].user_id == question.user_id):
                 with self._wake:
                     self._questions.append(question)
             else:

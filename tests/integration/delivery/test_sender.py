@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from lifecycle_emails.delivery.probe import probe_provider
+from lifecycle_emails.delivery.sender import send_group
 from lifecycle_emails.errors import ConfigurationError, DeliveryError
 from lifecycle_emails.ledger.orders import halt, resume, suppress
 from lifecycle_emails.ledger.provider import stopped_providers
@@ -136,6 +137,20 @@ def test_no_answer_to_the_dot_is_in_doubt_and_never_sent_again(
     daily_run.send(daily_run.plan())
     assert Counter(daily_run.states().values()) == {"sent": 2, "in_doubt": 1}
     assert max(smtp_server.copies().values()) == 1
+
+
+def test_passage_that_comes_too_late_is_given_back_without_a_dot(
+    daily_run: DailyRun, smtp_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily_run.add_users(1)
+    [group] = daily_run.plan().groups
+    with monkeypatch.context() as late:
+        late.setattr("lifecycle_emails.delivery.lane.DOT_WITHIN_SECONDS", -1.0)
+        send_group(daily_run.tools, group, stop=threading.Event(), at_most=1)
+    assert daily_run.states() == {"1": "ready"}
+    assert smtp_server.copies() == Counter()
+    send_group(daily_run.tools, group, stop=threading.Event())
+    assert once_each(smtp_server, 1)
 
 
 def test_refused_for_now_is_tried_again_later_and_a_refused_recipient_is_not(

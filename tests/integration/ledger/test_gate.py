@@ -178,6 +178,57 @@ def test_outcome_with_another_token_changes_nothing(ledger_database: str, ready_
     assert states(ready_ledger) == {"1": "sending", "2": "ready", "3": "ready"}
 
 
+def test_refusal_before_the_gate_changes_no_row_in_flight(ledger_database: str, ready_ledger) -> None:
+    """Another attempt has passed meanwhile: what this one heard about the recipient comes too late."""
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+        gate.record(Record("1", None, RecordedAs.REJECTED, detail="rcpt: 550"))
+        assert gate.flush(timeout=5)
+    assert states(ready_ledger)["1"] == "sending"
+
+
+def test_token_that_passed_once_never_passes_again(ledger_database: str, ready_ledger) -> None:
+    token = uuid4()
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", token, HASH) is Passage.PASSED
+        gate.record(Record("1", token, RecordedAs.NO_DOT))
+        assert gate.ask("1", token, HASH) is Passage.NOT_COMMITTED
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_two_questions_about_one_user_that_wait_together_get_one_passage(
+    ledger_database: str, ready_ledger
+) -> None:
+    """Both would be told that the row is theirs, and two dots follow: found by the model of the protocol."""
+    passages: list[tuple[str, Passage]] = []
+    with open_gate(ledger_database) as gate, connect(ledger_database) as other:
+
+        def ask(user_id: str) -> None:
+            passages.append((user_id, gate.ask(user_id, uuid4(), HASH)))
+
+        with (
+            other.transaction()
+        ):  # the gate's thread waits for this row, so that both questions join one group
+            other.execute("SELECT FROM lifecycle.sends WHERE user_id = '3' FOR UPDATE")
+            first = threading.Thread(target=ask, args=("3",))
+            first.start()
+            while not ready_ledger.execute(
+                "SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+            ).fetchall():
+                pass
+            both = [threading.Thread(target=ask, args=("1",)) for _ in range(2)]
+            for thread in both:
+                thread.start()
+            with gate._wake:
+                assert gate._wake.wait_for(lambda: len(gate._questions) == 2, timeout=30)
+        for thread in (first, *both):
+            thread.join()
+    assert sorted(passage for user_id, passage in passages if user_id == "1") == [
+        Passage.LOST,
+        Passage.PASSED,
+    ]
+
+
 def test_refusal_before_the_gate_waits_longer_each_time(ledger_database: str, ready_ledger) -> None:
     waits = []
     with open_gate(ledger_database) as gate:
