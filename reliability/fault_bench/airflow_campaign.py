@@ -19,6 +19,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psutil
 import psycopg
 import yaml
 
@@ -26,7 +27,14 @@ from local_stack.airflow_api import AirflowApi, Run
 from local_stack.errors import StackError
 from local_stack.example_app import create_table
 from local_stack.ports import LOOPBACK
-from reliability.fault_bench.airflow_dag_files import AUDIENCE, CAPS, TEMPLATE, campaign_dag, maintenance_dag
+from reliability.fault_bench.airflow_dag_files import (
+    AUDIENCE,
+    CAPS,
+    TEMPLATE,
+    campaign_dag,
+    maintenance_dag,
+    zone_at_noon,
+)
 from reliability.fault_bench.airflow_probe import CALLBACK, CLAIMS, KILLS, NOTES, Kill
 from reliability.fault_bench.airflow_stack import AirflowStack, until
 from reliability.fault_bench.fault import Observation, Setting
@@ -38,10 +46,10 @@ OFFSET_DAYS = 4
 FINAL = ("sent", "held", "rejected", "in_doubt")
 
 
-def zone_at_noon() -> str:
-    """A time zone where it is about noon: no play runs over midnight, at whatever hour the bench runs."""
-    east = 12 - datetime.now(UTC).hour
-    return f"Etc/GMT{-east:+d}" if east else "UTC"
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class AirflowCampaign:
@@ -58,7 +66,7 @@ class AirflowCampaign:
         self.zone = zone_at_noon()
         self.today = datetime.now(ZoneInfo(self.zone)).date()
         self.include = self.folder / "include"
-        self.dag_ids: list[str] = []
+        self.dags: list[tuple[AirflowStack, str]] = []
         self.users: dict[str, date] = {}
         self._databases = {name: f"{self.id}_{name}" for name in ("ledger", "source")}
         (self.folder / CLAIMS).mkdir(exist_ok=True)
@@ -105,14 +113,13 @@ class AirflowCampaign:
 
     def clean_up(self) -> None:
         """Remove DAG files, end what still runs, drop the databases."""
-        for dag_id in self.dag_ids:
+        for stack, dag_id in self.dags:
+            (stack.dags / f"{dag_id}.py").unlink(missing_ok=True)
             with contextlib.suppress(StackError):
-                self.api.pause(dag_id)
-                for run in self.api.runs(dag_id):
+                stack.api.pause(dag_id)
+                for run in stack.api.runs(dag_id):
                     if not run.ended:
-                        self.api.mark_run(run, "failed")
-        for file in self.stack.dags.glob(f"{self.id}*.py"):
-            file.unlink()
+                        stack.api.mark_run(run, "failed")
         for name in self._databases.values():
             self.setting.postgres.drop_database(name)
 
@@ -173,8 +180,7 @@ class AirflowCampaign:
         unfinished = stack.folder / f"{dag_id}.py"
         unfinished.write_text(text)
         unfinished.rename(stack.dags / unfinished.name)  # read whole or not at all
-        if stack is self.stack:
-            self.dag_ids.append(dag_id)
+        self.dags.append((stack, dag_id))
 
     # People
 
@@ -274,14 +280,14 @@ class AirflowCampaign:
         return [self.api.run(run.dag_id, run.run_id) for run in runs]
 
     def let_time_pass_for_the_dead(self) -> None:
-        """Let the leases of killed processes end, and the answers they awaited fall due.
+        """Let the leases of dead processes end, and the answers they awaited fall due.
 
         In production that is a minute and a dot's time-out. Nothing else of the ledger grows older.
         """
-        killed = {note["pid"] for note in self.notes("killed")}
-        holders = [note["holder"] for note in self.notes("began") if note["pid"] in killed]
-        users = [user for user, pid in self.unanswered().items() if pid in killed]
-        if not killed:
+        dead = {pid for note in self.notes("began") if not _is_alive(pid := note["pid"])}
+        holders = [note["holder"] for note in self.notes("began") if note["pid"] in dead]
+        users = [user for user, pid in self.unanswered().items() if pid in dead]
+        if not dead:
             return
         with self.ledger() as ledger:
             ledger.execute(

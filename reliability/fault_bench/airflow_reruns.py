@@ -98,7 +98,10 @@ def overlapping_backfills(setting: Setting, _rng: random.Random) -> Observation:
 
 def two_airflows(setting: Setting, _rng: random.Random) -> Observation:
     """Two Airflows, each with its own metadata, run the same campaign on one ledger at the same time."""
-    first, second = airflow_stack(setting.postgres), airflow_stack(setting.postgres, "airflow_too")
+    first = airflow_stack(setting.postgres)
+    # with the setting that makes an interval of a plain cron string, and another day of its logical date
+    interval = {"AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS": "True"}
+    second = airflow_stack(setting.postgres, "airflow_too", interval)
     with airflow_campaign(first, setting, dot_delay=0.3) as campaign:
         campaign.connect(second)
         campaign.add_users(40)

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -59,8 +59,11 @@ QUICK = {
 class AirflowStack:
     """One Airflow with a metadata database of its own on a given Postgres server."""
 
-    def __init__(self, postgres: PostgresServer, name: str = "airflow") -> None:
-        """Start it; ready for DAG files on return. StackError: a part does not start."""
+    def __init__(self, postgres: PostgresServer, name: str, changes: Mapping[str, str]) -> None:
+        """Start it; ready for DAG files on return. StackError: a part does not start.
+
+        :param changes: settings of this one alone
+        """
         self.postgres = postgres
         self.folder = Path(tempfile.mkdtemp(prefix="lifecycle-fault-bench-"))
         self.dags = self.folder / "dags"
@@ -82,7 +85,7 @@ class AirflowStack:
             settings,
             self._processes,
             self._database_url,
-            {**QUICK, "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags)},
+            {**QUICK, "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags), **changes},
         )
         try:
             self._airflow.begin()
@@ -138,11 +141,13 @@ _running: dict[str, AirflowStack] = {}
 _starting = threading.Lock()
 
 
-def airflow_stack(postgres: PostgresServer, name: str = "airflow") -> AirflowStack:
+def airflow_stack(
+    postgres: PostgresServer, name: str = "airflow", changes: Mapping[str, str] | None = None
+) -> AirflowStack:
     """Give the Airflow of this name, started on the first call; it is stopped when the program ends."""
     with _starting:
         if name not in _running:
-            _running[name] = AirflowStack(postgres, name)
+            _running[name] = AirflowStack(postgres, name, changes or {})
         return _running[name]
 
 
