@@ -42,9 +42,7 @@ def alert_text(alert: Alert, *, where: str = "") -> AlertText:
     facts = [*content.facts, ("Recorded", alert.created_at.isoformat(timespec="seconds"))]
     if alert.run:
         facts.append(("Run", alert.run))
-    if where:
-        facts.append(("Where to look", where))
-    values = {**vars(content), "facts": facts, "alert_id": alert.alert_id}
+    values = {**vars(content), "facts": facts, "where": where, "alert_id": alert.alert_id}
     templates = _templates()
     return AlertText(
         subject=content.subject,
@@ -113,8 +111,8 @@ def _in_doubt(alert: Alert) -> _Content:
             ("User ids", _named(alert.facts)),
         ],
         what_to_do=(
-            f"lifecycle settle {alert.campaign} lists their Message-IDs; look for them in the provider's log. "
-            "The same command settles them, by a Postfix log or as you decide."
+            f"lifecycle settle {alert.campaign} lists their Message-IDs; look for them in the provider's "
+            "log. The same command settles them, by a Postfix log or as you decide."
         ),
     )
 
@@ -155,11 +153,30 @@ def _provider_stopped(alert: Alert) -> _Content:
     )
 
 
+def _ledger_went_back(alert: Alert) -> _Content:
+    return _Content(
+        subject="All sending is halted: the ledger may have gone back in time",
+        paragraphs=[
+            (
+                f"The sends ledger is not the one it was: {alert.facts['finding']}. A restored backup or a "
+                "standby that lacks commits has forgotten what was sent and would send it again."
+            )
+        ],
+        facts=[("Finding", alert.facts["finding"])],
+        what_to_do=(
+            "find out from when on the ledger's memory is missing. Give again what was ordered since then "
+            "(suppressions, halts), then run lifecycle restored --since TIME. Whoever may have been mailed "
+            "since is in doubt then; the mail server's log settles it. After a planned move: --nothing-lost."
+        ),
+    )
+
+
 _CONTENT: dict[str, Callable[[Alert], _Content]] = {
     "limit_exceeded": _limit_exceeded,
     "in_doubt": _in_doubt,
     "missing_cohorts": _missing_cohorts,
     "provider_stopped": _provider_stopped,
+    "ledger_went_back": _ledger_went_back,
 }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from lifecycle_emails.cli import main
 from lifecycle_emails.ledger.evidence import doubts
+from lifecycle_emails.ledger.witness import watch, witness_of
 from tests.factories import IncludeFolder
-from tests.integration.ledger.rows import add_cohort, connect, make_doubts, states
+from tests.integration.ledger.rows import add_cohort, add_sends, connect, make_doubts, states
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,12 +26,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def test_migrate_applies_then_says_there_is_nothing_to_do(capsys, empty_database: str) -> None:
     assert run(capsys, "--ledger", empty_database, "migrate", "--check")[0] == 1
-    assert run(capsys, "--ledger", empty_database, "migrate")[:2] == (0, "applied: ledger")
+    assert run(capsys, "--ledger", empty_database, "migrate")[:2] == (0, "applied: ledger, witness")
     assert run(capsys, "--ledger", empty_database, "migrate")[0] == 0
-    assert run(capsys, "--ledger", empty_database, "migrate", "--check")[:2] == (
-        0,
-        "the ledger is up to date",
-    )
+    status, said, _ = run(capsys, "--ledger", empty_database, "migrate", "--check")
+    assert (status, said.splitlines()[0]) == (0, "the ledger is up to date")
+    assert "warning: there is no witness outside the ledger" in said
 
 
 def test_orders_say_what_changed_and_who_gave_them(capsys, monkeypatch, ledger_database: str) -> None:
@@ -80,7 +80,7 @@ def test_command_runs_as_a_module_and_explains_itself() -> None:
         text=True,
         check=True,
     )
-    for command in ("migrate", "validate", "suppress", "unsuppress", "halt", "resume"):
+    for command in ("migrate", "validate", "suppress", "unsuppress", "halt", "resume", "settle", "restored"):
         assert command in done.stdout
 
 
@@ -195,3 +195,46 @@ def test_mistaken_settle_is_one_clear_message_and_changes_nothing(
     assert (found, message in capsys.readouterr().err) == (status, True)
     with connect(ledger_database) as ledger:
         assert states(ledger) == {"1": "in_doubt"}
+
+
+def test_restored_releases_what_the_witness_found(
+    capsys, monkeypatch, ledger_database: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LIFECYCLE_WITNESS", str(tmp_path / "witness.json"))
+    today = datetime.now(UTC).date()
+    ledger_option = ("--ledger", ledger_database)
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger, cohort_date=today - timedelta(days=4))
+        add_sends(ledger, ["1"], cohort_date=today - timedelta(days=4), state="ready")
+        watch(ledger, witness_of(str(tmp_path / "witness.json")))
+        assert "warning" not in run(capsys, *ledger_option, "migrate", "--check")[1]
+        ledger.execute("DELETE FROM lifecycle.witness_marks")
+        status, _, said = run(capsys, *ledger_option, "restored", "--nothing-lost", "--reason", "moved")
+        assert (status, "something was lost; nothing was changed" in said) == (1, True)
+        since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+        status, said, _ = run(capsys, *ledger_option, "restored", "--since", since, "--reason", "backup")
+        assert (status, "1 users may have been mailed in the time that is missing" in said) == (0, True)
+        assert states(ledger) == {"1": "in_doubt"}
+        [(by, why)] = ledger.execute("SELECT released_by, release_reason FROM lifecycle.restores").fetchall()
+    assert (by.startswith("postgres (command, "), why) == (True, "backup")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--since", "yesterday"], 2, "'yesterday' is no time"),
+        (["--since", "2026-05-01T06:00"], 2, "has no time zone"),
+        (["--since", "2999-05-01T06:00+00:00"], 1, "is still to come; nothing was changed"),
+        ([], 2, "--since"),
+    ],
+)
+def test_mistaken_restored_is_one_clear_message_and_changes_nothing(
+    capsys, ledger_database: str, arguments: list[str], status: int, message: str
+) -> None:
+    try:
+        found = main(["--ledger", ledger_database, "restored", *arguments, "--reason", "x"])
+    except SystemExit as usage:
+        found = usage.code
+    assert (found, message in capsys.readouterr().err) == (status, True)
+    with connect(ledger_database) as ledger:
+        assert ledger.execute("SELECT count(*) FROM lifecycle.restores").fetchone() == (0,)

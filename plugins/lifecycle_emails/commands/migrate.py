@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import psycopg
 
@@ -10,6 +11,7 @@ from lifecycle_emails.commands.command import Commands, add_command
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.migration import migrate
 from lifecycle_emails.ledger.session import Connect, first_line, ledger_session
+from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, durability_warnings, witness_of
 
 
 def add(commands: Commands) -> None:
@@ -21,8 +23,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace, connect: Connect) -> str:
     """Apply the migrations that are missing, or only look."""
     if options.check:
-        with ledger_session(connect):
-            return "the ledger is up to date"
+        witness = witness_of(os.environ.get(WITNESS_VARIABLE))
+        with ledger_session(connect) as ledger:
+            warnings = durability_warnings(ledger, witness)
+        return "\n".join(["the ledger is up to date", *(f"warning: {warning}" for warning in warnings)])
     try:
         with connect() as connection:
             applied = migrate(connection)

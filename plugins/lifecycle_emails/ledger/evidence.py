@@ -134,9 +134,9 @@ def settle_by_evidence(
 
 
 def _earlier(one: Proof, other: Proof) -> Proof:
-    if one.at is None or other.at is None:
-        return other if one.at is None else one
-    return min(one, other, key=lambda proof: proof.at or one.at)
+    if one.at is None or (other.at is not None and other.at < one.at):
+        return other
+    return one
 
 
 def _record(

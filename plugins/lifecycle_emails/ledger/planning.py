@@ -131,11 +131,18 @@ def _plan(
             counts = one_row(ledger.execute(query("count_arrivals"), arguments))
             found, here, elsewhere, without_row = counts
             ledger.execute(query("note_audience"), {**arguments, "found": found, "without_row": without_row})
+        # last: note_audience has waited for a release under way, whose word this statement then sees
+        in_doubt = ledger.execute(query("doubt_arrivals"), arguments).rowcount
     log.info(
         "%s, cohort %s: %d users in the audience, %d new, %d moved here from another cohort, %d already "
         "mailed or being mailed in another cohort, %d have left the audience",
         campaign.id, cohort_date, found, new, moved, elsewhere, departed,
     )  # fmt: skip
+    if in_doubt:
+        log.warning(
+            "%s, cohort %s: %d users are in doubt: the ledger went back in time, they may have been mailed",
+            campaign.id, cohort_date, in_doubt,
+        )  # fmt: skip
     return Extracted((cohort_date,), found, new, moved, here - new - moved, elsewhere)
 
 

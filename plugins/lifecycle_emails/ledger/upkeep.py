@@ -130,5 +130,11 @@ def _drop_detail(ledger: LedgerConnection, keep: timedelta) -> int:
     with planning_transaction(ledger):
         return sum(
             ledger.execute(query(name), {"keep": keep}).rowcount
-            for name in ("drop_send_detail", "drop_old_events", "drop_old_refusals", "drop_old_alerts")
+            for name in (
+                "drop_send_detail",
+                "drop_old_events",
+                "drop_old_refusals",
+                "drop_old_alerts",
+                "drop_old_marks",
+            )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,8 @@ class MaintainOperator(BaseOperator):
     What has waited too long for its answer becomes ``in_doubt``, what is past its deadline is held as
     ``stale``, gaps between cohorts are found, old detail is dropped. What people should know becomes an
     alert, which MaintenanceAlertOperator delivers. A campaign whose file has a mistake is left out, and said
-    so.
+    so. A ledger that may have gone back in time halts all sending; the environment variable
+    ``LIFECYCLE_WITNESS`` names a file or a second database that remembers its newest mark.
 
     Returns counts.
 
@@ -59,9 +61,20 @@ class MaintainOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002  (Airflow's signature)
         """Do one round."""
         from lifecycle_emails.ledger.upkeep import keep_up  # noqa: PLC0415  (psycopg comes with it)
+        from lifecycle_emails.ledger.witness import (  # noqa: PLC0415
+            WITNESS_VARIABLE,
+            durability_warnings,
+            watch,
+            witness_of,
+        )
 
         campaigns = list(campaigns_without_mistakes(self, self.include_dir))
         with mistakes_fail_at_once(), open_ledger(self.ledger_conn_id) as ledger:
+            witness = witness_of(os.environ.get(WITNESS_VARIABLE))
+            for warning in durability_warnings(ledger, witness):
+                self.log.warning("The ledger's server: %s.", warning)
+            if finding := watch(ledger, witness):
+                self.log.error("All sending is halted, the ledger may have gone back in time: %s.", finding)
             done = keep_up(ledger, campaigns, now=datetime.now(UTC), evidence=self.evidence)
         self.log.info(
             "%d campaigns: %d mails are newly in doubt, %d were settled by evidence, %d users held as stale,"

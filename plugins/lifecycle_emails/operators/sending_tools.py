@@ -1,5 +1,6 @@
 """What the core sends with, gathered from a campaign's files and Airflow's connections."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +14,25 @@ if TYPE_CHECKING:
 def sending_tools(campaign: Campaign, include_dir: Path, ledger_conn_id: str) -> "SendingTools":
     """Gather audience, templates, mail server and databases of a campaign.
 
-    Airflow is asked for the connections here, so call it in a task's main thread.
+    Airflow is asked for the connections here, so call it in a task's main thread. The ledger is compared with
+    its witness first: one that went back in time lets nothing through its gate from then on.
 
     :raises ConfigurationError: a file has a mistake, a template does not compile, or a connection is missing.
     """
     from lifecycle_emails.audience import Audience  # noqa: PLC0415  (psycopg comes with these)
     from lifecycle_emails.delivery.sender import SendingTools  # noqa: PLC0415
+    from lifecycle_emails.ledger.session import ledger_session  # noqa: PLC0415
+    from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, watch, witness_of  # noqa: PLC0415
     from lifecycle_emails.message import MessageTemplates  # noqa: PLC0415
 
+    connect_ledger = ledger_connector(ledger_conn_id)
+    with ledger_session(connect_ledger) as ledger:
+        watch(ledger, witness_of(os.environ.get(WITNESS_VARIABLE)))
     return SendingTools(
         campaign=campaign,
         audience=Audience.load(include_dir, campaign),
         templates=MessageTemplates.load(include_dir, campaign),
         smtp=smtp_settings(campaign.smtp_conn_id),
-        connect_ledger=ledger_connector(ledger_conn_id),
+        connect_ledger=connect_ledger,
         connect_source=source_connector(campaign.source_conn_id),
     )

@@ -12,7 +12,7 @@ stopped AS MATERIALIZED (
         WHEN EXISTS (
             SELECT FROM lifecycle.halts
             WHERE lifted_at IS NULL AND (campaign IS NULL OR campaign = %(campaign)s)
-        ) THEN 'halted'
+        ) OR lifecycle.distrust() IS NOT NULL THEN 'halted'
         WHEN NOT %(probe)s AND EXISTS (
             SELECT FROM lifecycle.provider_stops
             WHERE resumed_at IS NULL AND smtp_conn_id = %(smtp_conn_id)s

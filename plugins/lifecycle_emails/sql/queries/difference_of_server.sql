@@ -1,0 +1,1 @@
+SELECT lifecycle.difference_of_server()

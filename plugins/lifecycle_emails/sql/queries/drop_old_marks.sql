@@ -1,0 +1,1 @@
+DELETE FROM lifecycle.witness_marks WHERE marked_at < now() - %(keep)s::interval

@@ -1,0 +1,464 @@
+"""A ledger that went back in time is noticed, sends nothing, and after the release nobody gets a second copy."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from lifecycle_emails.errors import ConfigurationError, LedgerError
+from lifecycle_emails.ledger.alerts import undelivered_alerts
+from lifecycle_emails.ledger.gate import Gate, GateTerms, Passage
+from lifecycle_emails.ledger.migration import migrate
+from lifecycle_emails.ledger.orders import resume
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.reconciliation import reconcile
+from lifecycle_emails.ledger.settling import SettleAs, Which, settle
+from lifecycle_emails.ledger.witness import (
+    DatabaseWitness,
+    FileWitness,
+    Witness,
+    durability_warnings,
+    release,
+    watch,
+    witness_of,
+)
+from local_stack.ports import free_port
+from local_stack.postgres import PostgresServer, programs_folder, temporary_server
+from tests.integration.ledger.rows import (
+    COHORT_DATE,
+    add_cohort,
+    add_sends,
+    connect,
+    make_campaign,
+    states,
+    without_triggers,
+)
+
+CAMPAIGN = "day4_follow_up"
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> FileWitness:
+    return FileWitness(tmp_path / "outside" / "witness.json")
+
+
+def ask_gate(url: str, user_id: str = "1") -> Passage:
+    terms = GateTerms(CAMPAIGN, [(COHORT_DATE, 0)], uuid4(), "lifecycle_smtp", "v1", 600)
+    gate = Gate(lambda: psycopg.connect(url), terms)
+    try:
+        return gate.ask(user_id, uuid4(), bytes(16))
+    finally:
+        gate.close(5)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def let_go(ledger: psycopg.Connection, witness: Witness | None, since: datetime | None) -> int:
+    return release(ledger, witness, since=since, now=now(), reason="restored", actor="ada").in_doubt
+
+
+def say_moved(ledger: psycopg.Connection) -> None:
+    """As after a failover: the ledger knows another timeline."""
+    ledger.execute("UPDATE lifecycle.known_server SET timeline = timeline + 1")
+
+
+def test_ledger_in_its_place_makes_a_mark_in_every_round(ledger_database: str, witness: FileWitness) -> None:
+    with connect(ledger_database) as ledger:
+        assert watch(ledger, witness) is None
+        first = witness.read()
+        assert watch(ledger, witness) is None
+        second = witness.read()
+        assert first is not None
+        assert second is not None
+        assert second.position > first.position
+        assert undelivered_alerts(ledger, None) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "word"), [("system_identifier", "another cluster"), ("timeline", "another timeline"), ("sends_oid", "another table")]
+)  # fmt: skip
+def test_other_server_halts_the_gate_at_once_and_is_told_once(
+    ledger_database: str, column: str, word: str
+) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        ledger.execute(f"UPDATE lifecycle.known_server SET {column} = {column}::bigint + 1".encode())
+        assert ask_gate(ledger_database) is Passage.HALTED
+        assert word in str(watch(ledger, None))
+        assert watch(ledger, None) is not None
+        [alert] = undelivered_alerts(ledger, None)
+        assert (alert.kind, word in alert.facts["finding"]) == ("ledger_went_back", True)
+        [problem] = reconcile(ledger, make_campaign(), [COHORT_DATE]).problems
+        assert "the ledger may have gone back in time" in problem
+        assert states(ledger) == {"1": "ready"}
+
+
+def test_resume_does_not_lift_it(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        say_moved(ledger)
+        watch(ledger, None)
+        resume(ledger, reason="x")
+        assert ask_gate(ledger_database) is Passage.HALTED
+
+
+def test_forgotten_mark_halts_whatever_was_written_since(ledger_database: str, witness: FileWitness) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        watch(ledger, witness)
+        ledger.execute("DELETE FROM lifecycle.witness_marks")
+        for _ in range(3):
+            ledger.execute(query("make_mark"))
+        assert "a mark" in str(watch(ledger, witness))
+        assert ask_gate(ledger_database) is Passage.HALTED
+
+
+def test_new_empty_ledger_beside_an_old_witness_halts(
+    ledger_database: str, empty_database: str, witness: FileWitness
+) -> None:
+    with connect(ledger_database) as ledger:
+        watch(ledger, witness)
+    with connect(empty_database) as ledger:
+        migrate(ledger)
+        assert "that this ledger has not" in str(watch(ledger, witness))
+
+
+def test_release_puts_in_doubt_who_may_have_been_sent_and_nobody_else(ledger_database: str) -> None:
+    today = now().date()
+    due, later, over = today - timedelta(days=5), today - timedelta(days=2), date(2026, 5, 1)
+    with connect(ledger_database) as ledger:
+        for day, deadline in (
+            (due, now() + timedelta(days=1)),
+            (later, now() + timedelta(days=5)),
+            (over, now() - timedelta(days=9)),
+        ):
+            add_cohort(ledger, cohort_date=day, not_after=deadline)
+        for state in ("planned", "held", "ready", "sending", "sent", "rejected", "in_doubt"):
+            add_sends(ledger, [f"due {state}"], cohort_date=due, state=state)
+        add_sends(ledger, ["not due yet"], cohort_date=later)
+        add_sends(ledger, ["over"], cohort_date=over, state="held", held_reason="stale")
+        say_moved(ledger)
+        assert let_go(ledger, None, now() - timedelta(hours=3)) == 3
+        assert states(ledger) == {
+            "due planned": "in_doubt", "due held": "in_doubt", "due ready": "in_doubt", "due sending": "sending",
+            "due sent": "sent", "due rejected": "rejected", "due in_doubt": "in_doubt",
+            "not due yet": "planned", "over": "held/stale",
+        }  # fmt: skip
+        events = ledger.execute(
+            "SELECT user_id, to_state::text, actor FROM lifecycle.send_events ORDER BY user_id"
+        ).fetchall()
+        assert events == [(f"due {state}", "in_doubt", "ada") for state in ("held", "planned", "ready")]
+        assert watch(ledger, None) is None
+
+
+def test_users_first_planned_into_a_lost_cohort_are_in_doubt_and_later_ones_are_not(daily_run) -> None:
+    daily_run.add_users(1, 2)
+    since = now() - timedelta(hours=1)
+    let_go(daily_run.ledger, None, since)
+    daily_run.plan()
+    assert daily_run.states() == {"1": "in_doubt", "2": "in_doubt"}
+    daily_run.add_users(3)
+    daily_run.plan()
+    assert daily_run.states()["3"] == "in_doubt"
+    next_day = now().date() - timedelta(days=3)
+    daily_run.add_users(4, day=next_day)
+    daily_run.extract(next_day)
+    assert daily_run.states()["4"] == "planned"
+
+
+def test_user_moved_into_a_lost_cohort_is_in_doubt(daily_run) -> None:
+    next_day = now().date() - timedelta(days=3)
+    daily_run.add_users(1, day=next_day)
+    let_go(daily_run.ledger, None, now() - timedelta(hours=1))
+    daily_run.extract(next_day)
+    assert daily_run.states() == {"1": "planned"}
+    daily_run.source.execute("UPDATE users SET created_at = created_at - interval '1 day'")
+    daily_run.extract()
+    assert daily_run.states() == {"1": "in_doubt"}
+
+
+def test_settled_as_send_again_is_not_doubted_anew(daily_run) -> None:
+    daily_run.add_users(1)
+    let_go(daily_run.ledger, None, now() - timedelta(hours=1))
+    daily_run.plan()
+    settle(daily_run.ledger, "welcome", Which(), SettleAs.SEND_AGAIN, reason="not in the log")
+    daily_run.plan()
+    assert daily_run.states() == {"1": "ready"}
+
+
+@pytest.mark.parametrize("state", ["planned", "held", "ready"])
+def test_database_refuses_this_doubt_without_a_restore(ledger_database: str, state: str) -> None:
+    into_doubt = (
+        "UPDATE lifecycle.sends SET state = 'in_doubt', held_reason = NULL, attempt = gen_random_uuid(),"
+        " ready_at = now(), gate_at = %s, answer_due = %s"
+    )
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger, not_after=now() + timedelta(days=1))
+        add_sends(ledger, ["1"], state=state, attempt=uuid4())
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation) as refusal:
+            ledger.execute(into_doubt, (now() - timedelta(hours=1), now()))
+        assert refusal.value.diag.constraint_name == "send_transition_is_legal"
+        with without_triggers(ledger):
+            ledger.execute("UPDATE lifecycle.cohorts SET not_after = now() - interval '9 days'")
+        let_go(ledger, None, now() - timedelta(hours=1))  # covers no cohort
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+            ledger.execute(
+                into_doubt, ledger.execute("SELECT since, released_at FROM lifecycle.restores").fetchone()
+            )
+
+
+@pytest.mark.parametrize(
+    ("since", "reason", "message"),
+    [
+        (timedelta(hours=1), "x", "is still to come"),
+        (-timedelta(days=400), "x", "more than a year ago"),
+        (-timedelta(hours=1), " ", "give a reason"),
+    ],
+)
+def test_mistaken_release_changes_nothing(ledger_database: str, since, reason: str, message: str) -> None:
+    with connect(ledger_database) as ledger:
+        say_moved(ledger)
+        watch(ledger, None)
+        with pytest.raises(LedgerError, match=message):
+            release(ledger, None, since=now() + since, now=now(), reason=reason)
+        assert watch(ledger, None) is not None
+
+
+def test_nothing_lost_is_not_believed_against_the_witness(ledger_database: str, witness: FileWitness) -> None:
+    with connect(ledger_database) as ledger:
+        watch(ledger, witness)
+        say_moved(ledger)
+        watch(ledger, witness)
+        assert let_go(ledger, witness, None) == 0
+        assert watch(ledger, witness) is None
+        ledger.execute("DELETE FROM lifecycle.witness_marks")
+        watch(ledger, witness)
+        with pytest.raises(LedgerError, match="something was lost; nothing was changed"):
+            let_go(ledger, witness, None)
+
+
+def test_other_witness_that_saw_the_lost_time_too_halts_nothing_more(
+    ledger_database: str, witness: FileWitness, tmp_path: Path
+) -> None:
+    other = FileWitness(tmp_path / "other.json")
+    with connect(ledger_database) as ledger:
+        watch(ledger, witness)
+        watch(ledger, other)
+        ledger.execute("DELETE FROM lifecycle.witness_marks")
+        watch(ledger, witness)
+        let_go(ledger, witness, now() - timedelta(hours=1))
+        assert watch(ledger, other) is None
+        ledger.execute("DELETE FROM lifecycle.witness_marks")
+        assert watch(ledger, other) is not None
+
+
+def test_second_database_is_a_witness(ledger_database: str, empty_database: str) -> None:
+    witness = witness_of(empty_database)
+    assert isinstance(witness, DatabaseWitness)
+    with connect(ledger_database) as ledger:
+        assert watch(ledger, witness) is None
+        assert watch(ledger, witness) is None
+        ledger.execute("DELETE FROM lifecycle.witness_marks")
+        assert watch(ledger, witness) is not None
+
+
+def test_witness_that_cannot_be_used_is_one_clear_error(ledger_database: str, tmp_path: Path) -> None:
+    (tmp_path / "witness.json").write_text("{}")
+    with connect(ledger_database) as ledger:
+        with pytest.raises(LedgerError, match=r"witness .* cannot be read \(KeyError\), so nothing is sent"):
+            watch(ledger, FileWitness(tmp_path / "witness.json"))
+        with pytest.raises(LedgerError, match="witness database cannot be read"):
+            watch(ledger, witness_of("postgresql://127.0.0.1:1/x"))
+    with pytest.raises(ConfigurationError, match="write an absolute path"):
+        witness_of("witness.json")
+    assert witness_of("") is None
+
+
+# --- servers of their own: dumps, copies, standbys -----------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    with temporary_server() as one:
+        yield one
+
+
+@pytest.fixture
+def ledger_of_owner(server: PostgresServer) -> str:
+    """A ledger owned by an ordinary role, who is all that the package may need to be."""
+    with server.connect() as superuser:
+        superuser.execute("CREATE ROLE owner LOGIN PASSWORD 'made-up'")
+        superuser.execute("CREATE DATABASE ledger OWNER owner")
+    url = f"postgresql://owner:made-up@127.0.0.1:{server.port}/ledger"
+    with connect(url) as ledger:
+        migrate(ledger)
+        add_cohort(ledger)
+        add_sends_as_owner(ledger, ["1", "2"])
+    return url
+
+
+def add_sends_as_owner(ledger: psycopg.Connection, user_ids: list[str]) -> None:
+    ledger.execute("INSERT INTO lifecycle.batches VALUES (%s, %s, 0)", (CAMPAIGN, COHORT_DATE))
+    for user_id in user_ids:
+        ledger.execute(
+            "INSERT INTO lifecycle.sends (user_id, campaign, cohort_date, batch) VALUES (%s, %s, %s, 0)",
+            (user_id, CAMPAIGN, COHORT_DATE),
+        )
+    ledger.execute("UPDATE lifecycle.sends SET state = 'ready', ready_at = now()")
+
+
+def send(url: str, user_id: str) -> None:
+    """Pass the gate and be accepted."""
+    assert ask_gate(url, user_id) is Passage.PASSED
+    with connect(url) as ledger:
+        ledger.execute(
+            "UPDATE lifecycle.sends SET state = 'sent', sent_at = now() WHERE user_id = %s", (user_id,)
+        )
+
+
+def no_second_copy(url: str, witness: Witness | None, since: datetime) -> None:
+    """Nothing passes the gate until the release, and after it only who a person decides."""
+    with connect(url) as ledger:
+        assert ask_gate(url) is Passage.HALTED
+        assert watch(ledger, witness) is not None
+        assert let_go(ledger, witness, since) == 2
+        assert watch(ledger, witness) is None
+        assert states(ledger) == {"1": "in_doubt", "2": "in_doubt"}
+        assert ask_gate(url) is Passage.LOST
+        settle(ledger, CAMPAIGN, Which(["1"]), SettleAs.SENT, reason="in the log of the mail server")
+        settle(ledger, CAMPAIGN, Which(["2"]), SettleAs.SEND_AGAIN, reason="never left")
+        ledger.execute("UPDATE lifecycle.sends SET state = 'ready', ready_at = now() WHERE state = 'planned'")
+        assert ask_gate(url, "2") is Passage.PASSED
+        assert ask_gate(url, "1") is Passage.LOST
+
+
+def programs() -> Path:
+    return programs_folder()
+
+
+def test_ledger_restored_from_a_dump_sends_nobody_twice(
+    server: PostgresServer, ledger_of_owner: str, tmp_path: Path, witness: FileWitness
+) -> None:
+    since = now()
+    dump = tmp_path / "ledger.dump"
+    subprocess.run([programs() / "pg_dump", "-Fc", "-f", dump, ledger_of_owner], check=True)
+    with connect(ledger_of_owner) as ledger:
+        assert watch(ledger, witness) is None
+    send(ledger_of_owner, "1")
+    with server.connect() as superuser:
+        superuser.execute("DROP DATABASE ledger WITH (FORCE)")
+        superuser.execute("CREATE DATABASE ledger OWNER owner")
+    subprocess.run([programs() / "pg_restore", "-d", ledger_of_owner, dump], check=True)
+    no_second_copy(ledger_of_owner, None, since)
+
+
+def test_copy_of_the_whole_server_put_back_is_seen_by_the_witness_alone(
+    server: PostgresServer, ledger_of_owner: str, tmp_path: Path, witness: FileWitness
+) -> None:
+    since = now()
+    server.stop()
+    backup = server.folder / "backup"
+    shutil.copytree(server.data, backup, symlinks=True)
+    server.start()
+    send(ledger_of_owner, "1")
+    with connect(ledger_of_owner) as ledger:
+        assert watch(ledger, witness) is None
+    server.stop()
+    shutil.rmtree(server.data)
+    own(server, backup).rename(server.data)
+    server.start()
+    with connect(ledger_of_owner) as ledger:
+        assert watch(ledger, None) is None  # same cluster, same timeline, same table
+        assert watch(ledger, witness) is not None
+    no_second_copy(ledger_of_owner, witness, since)
+
+
+def test_promoted_standby_that_lacks_the_last_commits_sends_nobody_twice(
+    server: PostgresServer, ledger_of_owner: str, tmp_path: Path
+) -> None:
+    standby = PostgresServer(tmp_path / "standby", free_port(), server._settings)
+    standby._settings["port"] = str(standby.port)
+    copied = server._user.run(
+        [
+            programs() / "pg_basebackup",
+            "-d",
+            server.url(),
+            "-D",
+            standby.data,
+            "-R",
+            "-c",
+            "fast",
+            "-X",
+            "stream",
+        ]
+    )
+    assert copied.returncode == 0, copied.stdout
+    shutil.copy(server.folder / "password", standby.folder / "password")
+    since = now()
+    try:
+        standby.start()
+        with connect(ledger_of_owner) as ledger:
+            wait_for(lambda: ledger.execute("SELECT count(*) FROM pg_stat_replication").fetchone() == (1,))
+            warnings = durability_warnings(ledger, None)
+        assert any("synchronous_standby_names is empty" in warning for warning in warnings)
+        standby.stop()  # lags behind
+        send(ledger_of_owner, "1")
+        server.stop()  # for good
+        standby.start()
+        with standby.connect() as superuser:
+            assert superuser.execute("SELECT pg_promote()").fetchone() == (True,)
+        url = ledger_of_owner.replace(f":{server.port}/", f":{standby.port}/")
+        no_second_copy(url, None, since)
+    finally:
+        standby.remove()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_at
+
+
+def own(server: PostgresServer, folder: Path) -> Path:
+    """Give a copied folder to the server's user, with the permissions that Postgres wants."""
+    for path in (folder, *folder.rglob("*")):
+        server._user.own(path)
+    return folder
+
+
+def test_fsync_off_refuses_to_send(ledger_of_owner: str, server: PostgresServer) -> None:
+    with server.connect() as superuser:
+        superuser.execute("ALTER SYSTEM SET fsync = off")
+        superuser.execute("SELECT pg_reload_conf()")
+        while superuser.execute("SHOW fsync").fetchone() == ("on",):
+            pass
+    assert ask_gate(ledger_of_owner) is Passage.HALTED
+    with connect(ledger_of_owner) as ledger:
+        assert any("fsync is off" in warning for warning in durability_warnings(ledger, None))
+        assert "fsync is off" in "".join(reconcile(ledger, make_campaign(), [COHORT_DATE]).problems)
+
+
+def test_server_that_does_not_tell_its_identity_still_sends_and_is_warned_of(
+    ledger_of_owner: str, server: PostgresServer
+) -> None:
+    with server.connect("ledger") as superuser:
+        superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
+    assert ask_gate(ledger_of_owner) is Passage.PASSED
+    with connect(ledger_of_owner) as ledger:
+        assert watch(ledger, None) is None
+        warnings = durability_warnings(ledger, None)
+    assert any("does not tell its identity" in warning for warning in warnings)
+    assert any("there is no witness" in warning for warning in warnings)
