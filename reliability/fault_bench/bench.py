@@ -1,7 +1,7 @@
 """Plays rows and schedules in worker processes, on a Postgres server of the bench's own.
 
-A task is a row (with the package, or without one protection) or a block of schedules. Workers keep their process
-servers and sinks; when a worker ends, however it ends, these end by themselves.
+A task is a row (with the package, or without one protection) or a block of schedules. Workers keep their
+process servers and sinks; when a worker ends, however it ends, these end by themselves.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Task:
-    """A row by number (``variant``: which of its variants, None for the package as it is), or a block of seeds."""
+    """A row by number, with ``variant`` the number of one of its variants, or a block of seeds."""
 
     row: int | None = None
     variant: int | None = None
@@ -132,7 +132,7 @@ def package_digest(place: Place) -> str:
 
 
 def play_all(place: Place, tasks: list[Task], workers: int) -> Iterator[Result]:
-    """Play tasks in so many processes and yield results as they come. Whoever stops listening ends the workers."""
+    """Play tasks in so many processes, results as they come. Whoever stops listening ends the workers."""
     pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_begin, initargs=(place,))
     try:
         yield from pool.imap_unordered(_play, tasks)
@@ -213,7 +213,7 @@ def _play_block(task: Task) -> Block:
 
 
 def _make_logging_in_cheap(server: PostgresServer) -> None:
-    """One round of hashing for the password: thousands of processes log in, and this is no test of passwords."""
+    """Hash the password once only: thousands of processes log in, and this is no test of passwords."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("SET scram_iterations = 1")
         connection.execute(

@@ -1,8 +1,8 @@
 """What a child process does: steps of a daily run with the real package, as an Airflow task would call them.
 
-A job is a JSON object: ``steps`` (names below), ``campaign``, ``include``, ``ledger``, ``source``, ``smtp`` (keyword
-arguments of SmtpSettings), ``result`` (a file to write), and what `points` reads. Runs only in children of the
-process server; knows the package under test, and nothing of what is expected of it.
+A job is a JSON object: ``steps`` (names below), ``campaign``, ``include``, ``ledger``, ``source``, ``smtp``
+(keyword arguments of SmtpSettings), ``result`` (a file to write), and what `points` reads. Runs only in
+children of the process server; knows the package under test, and nothing of what is expected of it.
 """
 
 from __future__ import annotations
@@ -187,20 +187,20 @@ class _Work:
     def _deliver(self) -> list[str]:
         """Call the real delivery of the alert task with a callback that writes to a file, and may fail."""
         from lifecycle_emails.ledger.alerts import undelivered_alerts  # noqa: PLC0415
-        from lifecycle_emails.operators.alert import AlertOperator, deliver  # noqa: PLC0415  (Airflow is slow)
+        from lifecycle_emails.operators.alert import AlertOperator, deliver  # noqa: PLC0415
         from lifecycle_emails.operators.alert_callbacks import callback_keys  # noqa: PLC0415
 
         operator = AlertOperator(task_id="alert", callbacks=[self._tell], campaign_id=self._job["campaign"])
         keys = callback_keys(operator.callbacks)
         with self._ledger() as ledger:
             alerts = undelivered_alerts(ledger, self._job["campaign"])
-            return deliver(operator, {}, ledger, alerts, keys)  # type: ignore[typeddict-item]
+            return deliver(operator, {}, ledger, alerts, keys)
 
     def _tell(self, context: Any) -> None:
         if self._job.get("callback_fails"):
             raise RuntimeError("the callback fails")
         with Path(self._job["told"]).open("a", encoding="utf-8") as file:
-            file.write(f"{context['alert']['alert_id']}\n")
+            file.write(f"{context['alert']['id']}\n")
             file.flush()
             os.fsync(file.fileno())
         self._points.passed("callback: returned")

@@ -1,7 +1,7 @@
 """A proxy in front of Postgres that cuts a connection at a chosen answer, or after so many bytes.
 
-It reads just enough of the protocol to know the answer to COMMIT: a CommandComplete message (``C``) with the tag
-``COMMIT``. A connection is cut after the server gave that answer and before the client has it.
+It reads just enough of the protocol to know the answer to COMMIT: a CommandComplete message (``C``) with the
+tag ``COMMIT``. A connection is cut after the server gave that answer and before the client has it.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class LedgerProxy:
                 if self._seen in self._commits:
                     self.cuts += 1
                     return True
-            if self._after_bytes is not None and self.cuts < self._times:
-                if passed + len(data) > self._after_bytes:
-                    self.cuts += 1
-                    return True
-        return False
+            limit = self._after_bytes if self.cuts < self._times else None
+            if limit is None or passed + len(data) <= limit:
+                return False
+            self.cuts += 1
+            return True

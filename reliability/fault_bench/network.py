@@ -1,7 +1,7 @@
 """The process of the sinks and the proxies: `python -m ...`, commands as JSON lines on standard input.
 
-Apart from everything else so that its threads disturb nobody's fork, and so that what a sink accepted does not
-depend on who is killed. Ends at the end of its input.
+Apart from everything else so that its threads disturb nobody's fork, and so that what a sink accepted does
+not depend on who is killed. Ends at the end of its input.
 """
 
 from __future__ import annotations

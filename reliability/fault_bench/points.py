@@ -3,8 +3,8 @@
 Runs in the child process that does the work. It wraps the package's functions and methods
 by name; the package knows nothing of it. A point that is never passed is no kill, and the bench says so.
 
-It also keeps the journal: which users passed the gate by a COMMIT whose answer was read, and whose outcomes were
-committed. That is the kill point told for every connection of the task, not only for the one that was hit.
+It also keeps the journal: which users passed the gate by a COMMIT whose answer was read, and whose outcomes
+were committed. That is the kill point, told for every connection of the task.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 BODY_CUTS = 20
-"""In how many places a body is cut: after 0/20, 1/20 ... 19/20 of its bytes. The whole body is a point too."""
+"""In how many places a body is cut: after 0/20, 1/20 ... 19/20 of it. The whole body is a point too."""
 
 STATEMENTS_OF_STEPS = {
     "extract": (
@@ -138,6 +139,9 @@ def _wrap_query(module_name: str, before: Callable[[str], None]) -> None:
     module.query = query
 
 
+_user: ContextVar[str | None] = ContextVar("user", default=None)
+"""Whose mail the lane has asked the gate about, be it a thread or a greenlet."""
+
 _group = threading.local()
 """What the thread that owns the ledger connection is committing: the gate, its questions and its records."""
 
@@ -166,9 +170,10 @@ def _wrap_gate(points: Points) -> None:
     gate_class = _module("ledger.gate").Gate
     ask, record, commit_group = gate_class.ask, gate_class.record, gate_class._commit_group  # noqa: SLF001
 
-    def asking(self: Any, *arguments: Any, **named: Any) -> Any:
+    def asking(self: Any, user_id: str, *arguments: Any, **named: Any) -> Any:
         points.passed("ask: before")
-        passage = ask(self, *arguments, **named)
+        _user.set(user_id)
+        passage = ask(self, user_id, *arguments, **named)
         if passage == "passed":
             points.passed("ask: passed")
         return passage
@@ -239,7 +244,11 @@ def _wrap_smtp(points: Points) -> None:
                 if points.is_here(point):
                     send(self, written, seconds)
                     points.die(point)
-        return ask(self, data, seconds)
+            points.write(dot=_user.get())
+        answer = ask(self, data, seconds)
+        if data == b".\r\n":
+            points.write(answered=_user.get())
+        return answer
 
     connection_class.send, connection_class.ask = sending, asking
 
@@ -258,6 +267,15 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def unanswered_dots(journal: list[dict[str, Any]]) -> set[str]:
+    """Users whose dot this process wrote, or tried to, without being given any answer."""
+    users: set[str] = set()
+    for entry in journal:
+        users |= {entry["dot"]} if "dot" in entry else set()
+        users -= {entry["answered"]} if "answered" in entry else set()
+    return users
 
 
 def left_open(journal: list[dict[str, Any]]) -> set[str]:

@@ -1,8 +1,8 @@
 """Starts children that have the package loaded already: `python -m ... LOG`, with the tree first on the path.
 
-Forking a process without threads that did its imports costs milliseconds, starting Python a second. Commands come
-as JSON lines on standard input: ``{"start": job}`` answers ``{"pid": n}``, ``{"reap": pid}`` waits and answers
-``{"status": n}``. At the end of input every child that still lives is killed.
+Forking a process without threads that did its imports costs milliseconds, starting Python a second. Commands
+come as JSON lines on standard input: ``{"start": job}`` answers ``{"pid": n}``, ``{"reap": pid}`` waits and
+answers ``{"status": n}``. At the end of input every child that still lives is killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bench's side of its processes: a process server per package tree, and its children; the network process.
+"""The bench's side of its processes: a process server per tree and its children; the network process.
 
 A child is waited for by its pidfd, so that a time limit needs no thread, and signalled by its own id only.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PACKAGE_ROOT = ROOT / "plugins"
+PACKAGE_ROOT = Path(os.environ.get("CHAOS_PKG") or ROOT / "plugins")
 
 SECONDS = 90.0
 """Longest that a process may take for one job on a loaded machine."""
@@ -34,8 +34,8 @@ class _LineServer:
         self._log = log
         with log.open("ab") as words:
             self._program = subprocess.Popen(
-                [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
-                env=environment, cwd=ROOT, text=True, start_new_session=True,
+                [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=words, env=environment, cwd=ROOT, text=True, start_new_session=True,
             )  # fmt: skip
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from contextlib import suppress
 from typing import Any
@@ -24,7 +25,7 @@ COMMITS_OF_A_RUN = {1: "plan", 2: "filter", 3: "limit", 4: "lease", 5: "the firs
 
 def _server_killed(setting: Setting, chance: random.Random) -> Observation:
     """Kill the postmaster again and again while thousands are sent; runs follow one another."""
-    number, kills = (4000, 12) if setting.thorough else (1000, 2)
+    number, kills = (4000, 12) if setting.thorough else (600, 2)
     server = PostgresServer(setting.folder / "killed", free_port())
     server.start()
     try:
@@ -43,16 +44,22 @@ def _server_killed(setting: Setting, chance: random.Random) -> Observation:
 
 
 def _kill_in_mid_send(stage: Stage, server: PostgresServer, sent: int, chance: random.Random) -> None:
-    process = stage.start("send")
-    while not process.has_ended() and stage.count("sent") < sent:
+    """Kill it at any moment, or while a group of the gate is under way, for which the sender is stopped."""
+    in_a_group = chance.random() < 0.5 or stage.runs == 1
+    point = ("gate: before pass_gate", chance.randint(3, 30)) if in_a_group else None
+    process = stage.start("send", stop=point)
+    if in_a_group:
+        process.wait_until_stopped()
+    while not in_a_group and not process.has_ended() and stage.count("sent") < sent:
         time.sleep(0.02)
-    time.sleep(chance.random() / 20)
     server.kill()
     stage.ledger.close()
     while server.is_running() and not _is_gone(server):
         time.sleep(0.01)
     server.start()
     stage.ledger = server.connect(stage.database)
+    if in_a_group and not process.has_ended():
+        process.signal(signal.SIGCONT)
     stage.finish(process)
     stage.let_time_pass()
 

@@ -41,10 +41,11 @@ def _two_extracts(setting: Setting, _: random.Random) -> Observation:
         stage.open_sink()
         start_at = time.monotonic() + 0.3
         named = [day.isoformat() for day in days]
-        slowly = {"extract: before plan_arrivals": 0.3}
+        # the second is slow: it is in the midst of its first cohort when the other one comes to it
+        slowly = {"extract: before plan_arrivals": 2.0}
         extracts = [
-            stage.start("extract", start_at=start_at, dates=dates, delays=slowly)
-            for dates in (named, named[::-1])
+            stage.start("extract", start_at=start_at, dates=named),
+            stage.start("extract", start_at=start_at, dates=named[::-1], delays=slowly),
         ]
         problems = [
             f"an extract failed: {process.outcome['error']}"
@@ -111,7 +112,7 @@ def _callbacks(setting: Setting, _: random.Random) -> Observation:
         killed = stage.run("deliver", campaign="second", kill=("callback: returned", 1), **options)
         if not killed.was_killed:
             problems.append(f"the callback was not called again: {killed.outcome['error']}")
-        for _ in range(2):
+        for _again in range(2):
             stage.run("deliver", campaign="second", **options)
         ids = told.read_text().split() if told.exists() else []
         if len(ids) != 2 or len(set(ids)) != 1:
@@ -210,16 +211,18 @@ def _hostile(setting: Setting, _: random.Random) -> Observation:
         stage.run(*DAILY)
         states = stage.mails().states
         held = {user for (_, user), state in states.items() if state == "held/render_failed"}
-        if held != set(missing):
-            problems.append(f"held because they cannot be rendered: {sorted(held)}, not {missing}")
+        broken = {user for user, name in zip(names, HOSTILE_NAMES, strict=True) if "\n" in name}
+        if held != broken | set(missing):
+            problems.append(f"held because they cannot be rendered: {sorted(held)}")
         refused = {user for (_, user), state in states.items() if state == "held/invalid_address"}
         if refused != set(addresses):
             problems.append(f"held for their address: {sorted(refused)}, not {addresses}")
         stage.write(f"templates/{CAMPAIGN}/body.txt.j2", BODY + "{{ locale or 'en' }}\n")
         stage.run_until_done()
         mails = stage.mails()
-        unsent = [user for user in names + missing if mails.copies[CAMPAIGN, user] != 1]
-        if unsent or sum(mails.copies.values()) != len(names + missing):
+        due = {*names, *missing} - broken
+        unsent = [user for user in due if mails.copies[CAMPAIGN, user] != 1]
+        if unsent or sum(mails.copies.values()) != len(due):
             problems.append(f"not sent once after the mend: {unsent}; accepted {sum(mails.copies.values())}")
         return observe(stage, names + addresses + missing, problems=tuple(problems))
 
@@ -227,7 +230,8 @@ def _hostile(setting: Setting, _: random.Random) -> Observation:
 def _set(stage: Stage, column: str, users: list[str], values: tuple[str, ...]) -> None:
     for user, value in zip(users, values, strict=True):
         stage.ledger.execute(
-            f"UPDATE users SET {column} = %s WHERE user_id = %s".encode(), (value, int(user))
+            f"UPDATE users SET {column} = %s WHERE user_id = %s".encode(),  # noqa: S608  (a name of our own)
+            (value, int(user)),
         )
 
 

@@ -1,8 +1,8 @@
 """The judge: an SMTP server whose every answer is planned per user, and which writes down what it accepted.
 
-It knows users only by the recipient and the reference line in the body; nothing of the package under test. Its
-file gets a line, flushed to the disk, for every accepted message before anything is answered, and its log a line
-for every dot that reached it: what was answered tells what a sender may be in doubt about.
+It knows users only by the recipient and the reference line in the body; nothing of the package under test.
+Its file gets a line, flushed to the disk, for every accepted message before anything is answered, and its log
+a line for every dot that reached it: what was answered tells what a sender may be in doubt about.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ EARLY_MODES: dict[str, Mode] = {
 class SinkPlan:
     """What a sink does when. Whatever is not planned goes as a server usually does it.
 
-    ``users``: by user id, for each offer of a mail in turn, ``phase: mode`` with phase rcpt, data, body or dot.
-    ``connections`` and ``mails``: by number of the connection (counted from 1) or of the MAIL command, a mode;
-    ``greetings``: by number of EHLO. ``always``: by phase, whatever the number.
+    ``users``: by user id, for each offer of a mail in turn, ``phase: mode`` with phase rcpt, data, body or
+    dot. ``connections`` and ``mails``: by number of the connection (counted from 1) or of the MAIL command, a
+    mode; ``greetings``: by number of EHLO. ``always``: by phase, whatever the number.
     """
 
     users: Mapping[str, Sequence[Mapping[str, str]]]
@@ -141,7 +141,11 @@ class Sink(ScriptedSmtpServer):
             return None
         with self._changed:
             mode = self._mode(phase, line)
-            steps = self._dot(mode) if phase == "dot" else mode and _steps(phase, mode)
+            steps: Sequence[Step] = ()
+            if phase == "dot":
+                steps = self._dot(mode)
+            elif mode is not None:
+                steps = _steps(phase, mode)
         if not steps:
             return None
         return [part for step in steps for part in self._in_time(step)]
@@ -200,9 +204,9 @@ class Sink(ScriptedSmtpServer):
             if self._here.body:
                 return None
             self._here.body = True
-        user = getattr(self._here, "user", None)
-        offers = self._plan.users.get(user, ()) if user is not None else ()
-        number = self._seen[f"offers {user}"]
+        planned_for: str = getattr(self._here, "user", "")
+        offers = self._plan.users.get(planned_for, ())
+        number = self._seen[f"offers {planned_for}"]
         mode = offers[number - 1].get(phase) if 0 < number <= len(offers) else None
         if mode is not None and phase != "dot":
             self._note(phase, mode, None)
@@ -219,7 +223,7 @@ class Sink(ScriptedSmtpServer):
             file.write(json.dumps(entry) + "\n")
 
 
-def _steps(phase: str, mode: str) -> Sequence[Step] | None:
+def _steps(phase: str, mode: str) -> Sequence[Step]:
     steps = EARLY_MODES[mode].steps
     if steps == (Delay(0.05),):
         usual = {

@@ -21,12 +21,19 @@ import psycopg
 
 from local_stack import example_app
 from local_stack.postgres import PostgresServer
-from reliability.fault_bench.points import left_open, read_journal
+from reliability.fault_bench.points import left_open, read_journal, unanswered_dots
 from reliability.fault_bench.processes import BenchError, NetworkProcess, Process, ProcessServer
 from reliability.fault_bench.sink import DOUBTFUL, REJECTING_MODES, SinkPlan
 
 CAMPAIGN = "welcome"
-BODY = "Hello {{ full_name }},\n\nwe are glad that you are here.\n.\n..\nReference: {{ campaign }}/{{ user_id }}\n"
+BODY = """\
+Hello {{ full_name }},
+
+we are glad that you are here.
+.
+..
+Reference: {{ campaign }}/{{ user_id }}
+"""
 HTML = "<p>Hello {{ full_name }}</p>\n<p>Reference: {{ campaign }}/{{ user_id }}</p>\n"
 AUDIENCE = """\
 SELECT user_id, email, full_name FROM users
@@ -47,13 +54,15 @@ def cohort_date() -> date:
 
 @dataclass
 class Mails:
-    """What became of the mails: copies by (campaign, user id) from the sink's file, states from the ledger."""
+    """What became of the mails, by (campaign, user id): copies from the sink's file, states of the ledger."""
 
     copies: Counter[tuple[str, str]]
     doubtful_dots: set[str]
     """Users whose dot reached the sink and got no readable answer."""
     rejections: set[str]
     """Users of whom the sink said that they do not exist."""
+    broken_bodies: set[str]
+    """Users in the middle of whose body the sink ended the connection."""
     states: dict[tuple[str, str], str]
     """State, for the held with the reason behind a slash."""
 
@@ -93,6 +102,8 @@ class Stage:
     runs: int = 0
     left_open: set[str] = field(default_factory=set)
     """Users whose process was killed after they passed the gate and before their outcome was committed."""
+    unanswered: set[str] = field(default_factory=set)
+    """Users whose dot was written by a process that was given no answer to it."""
     _sink: int | None = None
     _files: Path = Path()
 
@@ -105,10 +116,11 @@ class Stage:
     # --- the past and the surroundings --------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Empty the ledger and the source, forget what was seen, begin new files. Far cheaper than a new database."""
+        """Empty the ledger and the source, begin new files: far cheaper than a new database."""
         self.close_sink()
         self.port, self.smtp, self.runs = None, {}, 0
-        self.kills, self.not_reached, self.left_open = Counter(), Counter(), set()
+        self.kills, self.not_reached = Counter(), Counter()
+        self.left_open, self.unanswered = set(), set()
         shutil.rmtree(self._files) if self._files != Path() else None
         self._files = self.folder / f"play_{next(_numbers)}"
         self._files.mkdir()
@@ -123,8 +135,9 @@ class Stage:
     def write_campaign(self, campaign: str, **fields: Any) -> None:
         """A campaign's file, audience and templates."""
         values = {
-            "id": campaign, "schedule": "0 6 * * *", "timezone": "UTC", "offset_days": 4, "audience": "users.sql",
-            "from": "The team <hello@example.com>", "connections": 1, "batch_size": 100, **fields,
+            "id": campaign, "schedule": "0 6 * * *", "timezone": "UTC", "offset_days": 4,
+            "audience": "users.sql", "from": "The team <hello@example.com>", "connections": 1,
+            "batch_size": 100, **fields,
         }  # fmt: skip
         self.write(f"campaigns/{campaign}.yaml", json.dumps(values))
         self.write("audiences/users.sql", AUDIENCE)
@@ -144,7 +157,8 @@ class Stage:
         created_at = datetime.combine(day or cohort_date(), datetime.min.time(), UTC) + timedelta(hours=12)
         self.ledger.execute(
             "INSERT INTO users (user_id, email, full_name, created_at)"
-            " SELECT n, 'user' || n || '@example.com', 'Ada Example', %s FROM generate_series(%s::bigint, %s) AS n",
+            " SELECT n, 'user' || n || '@example.com', 'Ada Example', %s"
+            " FROM generate_series(%s::bigint, %s) AS n",
             (created_at, first, first + count - 1),
         )
         return [str(number) for number in range(first, first + count)]
@@ -173,7 +187,7 @@ class Stage:
         return self.network.do(name, port=self._sink, **arguments)
 
     def let_time_pass(self, time: timedelta = LATER) -> None:
-        """Make everything in the ledger so much older. Time there is the database's: this is how it passes."""
+        """Make everything in the ledger so much older: time is the database's, this is how it passes."""
         columns = self.ledger.execute(
             "SELECT table_name, string_agg(format('%I = %I - $1', column_name, column_name), ', ')"
             " FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
@@ -182,10 +196,12 @@ class Stage:
         ).fetchall()
         shift = f"interval '{time.total_seconds()} seconds'"
         updates = "; ".join(
-            f"UPDATE lifecycle.{table} SET {changes.replace('$1', shift)}" for table, changes in columns
+            f"UPDATE lifecycle.{table} SET {changes.replace('$1', shift)}"  # noqa: S608  (names of our own tables)
+            for table, changes in columns
         )
         self.ledger.execute(
-            f"SET session_replication_role = replica; {updates}; SET session_replication_role = origin".encode()
+            f"SET session_replication_role = replica; {updates};"
+            " SET session_replication_role = origin".encode()
         )
 
     # --- processes ----------------------------------------------------------------------------------------
@@ -202,7 +218,10 @@ class Stage:
             "ledger": url if self.port is None else url.replace(f":{self.postgres.port}/", f":{self.port}/"),
             "source": url,
             "dates": [cohort_date().isoformat()],
-            "smtp": {"host": "127.0.0.1", "port": self._sink or 1, "security": "none", "dot_timeout": 30, **self.smtp},
+            "smtp": {
+                "host": "127.0.0.1", "port": self._sink or 1, "security": "none", "dot_timeout": 30,
+                **self.smtp,
+            },
             "result": str(self._files / f"{number}.result"),
             "journal": str(self._files / f"{number}.journal"),
             **options,
@@ -222,8 +241,9 @@ class Stage:
         """Wait for a process, count its kill, note what it left open."""
         process.wait()
         asked = process.job.get("kill")
+        journal = read_journal(Path(process.job["journal"]))
+        self.unanswered |= unanswered_dots(journal)
         if process.was_killed:
-            journal = read_journal(Path(process.job["journal"]))
             self.left_open |= left_open(journal)
             point = next(
                 (entry["killed"] for entry in reversed(journal) if "killed" in entry), "from outside"
@@ -263,6 +283,13 @@ class Stage:
         ).fetchone()
         return int(row[0]) if row else 0
 
+    def details(self, users: Iterable[str]) -> dict[str, str | None]:
+        """What the ledger says of users, for whoever looks into a finding."""
+        rows = self.ledger.execute(
+            "SELECT user_id, detail FROM lifecycle.sends WHERE user_id = ANY (%s)", (list(users),)
+        )
+        return dict(rows.fetchall())
+
     def mails(self) -> Mails:
         """Read the sink's files and the ledger, once every connection has ended."""
         if self._sink is not None and not self.sink("settle", seconds=60):
@@ -275,6 +302,7 @@ class Stage:
         return Mails(
             copies=Counter((line["campaign"], line["user_id"]) for line in accepted),
             doubtful_dots={line["user_id"] for line in dots if line["answer"] == DOUBTFUL},
+            broken_bodies={line["user_id"] for line in dots if line["phase"] == "body"},
             rejections={line["user_id"] for line in dots if line["mode"] in REJECTING_MODES},
             states={(campaign, user): state for campaign, user, state in rows.fetchall()},
         )

@@ -90,8 +90,8 @@ def in_words(played: Sequence[Played]) -> str:
     for row in played:
         if row.fault.not_automated_because:
             lines.append(f"\n{row.fault.name}: not automated, because {row.fault.not_automated_because}")
-        for problem in [*row.errors, *(problem for play in row.plays for problem in play.problems)]:
-            lines.append(f"\n{row.fault.name}: {problem}")
+        problems = [*row.errors, *(problem for play in row.plays for problem in play.problems)]
+        lines += [f"\n{row.fault.name}: {problem}" for problem in problems]
     return "\n".join(lines)
 
 

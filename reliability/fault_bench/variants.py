@@ -11,6 +11,7 @@ from reliability.fault_bench.processes import PACKAGE_ROOT, BenchError
 GATE = "lifecycle_emails/ledger/gate.py"
 LANE = "lifecycle_emails/delivery/lane.py"
 SENDER = "lifecycle_emails/delivery/sender.py"
+MAILS = "lifecycle_emails/delivery/mails.py"
 REPLY = "lifecycle_emails/delivery/reply.py"
 MIGRATION = "lifecycle_emails/sql/migrations/0001_ledger.sql"
 QUERIES = "lifecycle_emails/sql/queries/"
@@ -180,7 +181,7 @@ NO_DOT_STUFFING = Variant(
 )
 ONE_STOPS_ALL = Variant(
     "a mail that cannot be rendered stops those after it",
-    (Patch(SENDER, '            self._hold(user_id, "render_failed", str(error))\n', "            raise\n"),),
+    (Patch(MAILS, '            self._hold(user_id, "render_failed", str(error))\n', "            raise\n"),),
 )
 DOUBT_IS_GREEN = Variant(
     "a run with a row in doubt counts as done",
@@ -202,8 +203,8 @@ def make_variant(variant: Variant, original: Path, target: Path) -> Path:
         text = file.read_text(encoding="utf-8")
         if text.count(patch.old) != 1:
             raise BenchError(
-                f"variant '{variant.name}': {patch.file} holds the text to replace {text.count(patch.old)} times,"
-                f" not once; bring the patch in step with the file:\n{patch.old}"
+                f"variant '{variant.name}': {patch.file} holds the text to replace"
+                f" {text.count(patch.old)} times; bring the patch in step with the file:\n{patch.old}"
             )
         file.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
     return target

@@ -59,6 +59,13 @@ def test_inbox_says_that_it_is_empty(page: Page) -> None:
     assert "No mail yet" in page.get("/").text
 
 
+def test_inbox_counts_one_in_the_singular(store: MailStore, page: Page) -> None:
+    write(store, mail("Too many\n"), mail("Reference: day4/1\n"))
+    text = page.get("/").text
+    for words in ("<strong>1</strong> alert to", "<strong>1</strong> user<", "<strong>2</strong> mails<"):
+        assert words in text
+
+
 def test_inbox_lists_newest_first_with_links(store: MailStore, page: Page) -> None:
     write(store, mail("Reference: day4/1\n", subject="First"), mail("Reference: day4/2\n", subject="Second"))
     text = page.get("/").text

@@ -43,6 +43,14 @@ def test_limit_exceeded_says_who_which_rule_and_what_fills_the_window() -> None:
             assert part in body
 
 
+def test_link_to_the_run_is_short_in_html_and_whole_in_text() -> None:
+    where = "https://airflow.example.com/dags/d/runs/scheduled__2026-05-05T06%3A00%3A00%2B00%3A00"
+    words = alert_text(alert("limit_exceeded", LIMIT_FACTS), where=where)
+    assert f'<a href="{where}">this run in Airflow</a>' in words.html
+    assert f"\nWhere to look: {where}\n" in words.text
+    assert "Where to look" not in alert_text(alert("limit_exceeded", LIMIT_FACTS)).html
+
+
 @pytest.mark.parametrize(
     ("kind", "facts", "part"),
     [
