@@ -1,0 +1,188 @@
+"""Mutants of the protocol: the gate, its queries, the lane, the sweep, and the triggers behind them."""
+
+from __future__ import annotations
+
+from reliability.mutants.mutant import Mutant
+
+_GATE_TESTS = "tests/integration/ledger/test_gate.py::"
+_SENDER_TESTS = "tests/integration/delivery/test_sender.py::"
+_TRANSITION_TESTS = "tests/integration/ledger/test_transitions.py::"
+_UPKEEP_TESTS = "tests/integration/ledger/test_upkeep.py::"
+
+
+def _mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(name, "protocol", file, old, new, tests)
+
+
+PROTOCOL = (
+    _mutant(
+        "gate takes a row in flight",
+        "sql/queries/pass_gate.sql",
+        "AND s.state = 'ready'",
+        "AND s.state IN ('ready', 'sending')",
+        _GATE_TESTS + "test_second_asker_of_a_row_loses",
+    ),
+    _mutant(
+        "gate does not see suppressed users",
+        "sql/queries/pass_gate.sql",
+        "WHERE x.user_id = a.user_id AND",
+        "WHERE false AND",
+        _GATE_TESTS + "test_suppressed_at_the_gate_is_held",
+    ),
+    _mutant(
+        "gate does not see suppressed addresses",
+        "sql/queries/pass_gate.sql",
+        "WHERE x.address_hash = a.address_hash AND",
+        "WHERE false AND",
+        _GATE_TESTS + "test_suppressed_at_the_gate_is_held",
+    ),
+    _mutant(
+        "gate does not see the deadline",
+        "sql/queries/pass_gate.sql",
+        "WHEN now() >= c.not_after THEN",
+        "WHEN false THEN",
+        _GATE_TESTS + "test_past_the_deadline_at_the_gate_is_held_as_stale",
+    ),
+    _mutant(
+        "gate does not see halts",
+        "sql/queries/pass_gate.sql",
+        "WHERE lifted_at IS NULL AND (campaign IS NULL OR campaign = %(campaign)s)",
+        "WHERE false",
+        _GATE_TESTS + "test_halt_stops_a_running_gate_and_resuming_lets_it_pass",
+    ),
+    _mutant(
+        "answer_due before the answer can come",
+        "ledger/gate.py",
+        '"answer_seconds": DOT_WITHIN_SECONDS + terms.dot_timeout + ANSWER_MARGIN_SECONDS',
+        '"answer_seconds": DOT_WITHIN_SECONDS',
+        _GATE_TESTS + "test_passage_is_committed_with_token_and_answer_due",
+    ),
+    _mutant(
+        "dot on a lost COMMIT",
+        "ledger/gate.py",
+        "            self._unresolved = questions\n            for question in questions:\n"
+        "                question.answer(Passage.NOT_COMMITTED)\n",
+        "            self._unresolved = questions\n            for question in questions:\n"
+        "                question.answer(Passage.PASSED)\n",
+        _GATE_TESTS + "test_lost_answer_to_commit_allows_no_dot_and_is_read_back",
+    ),
+    _mutant(
+        "a lost COMMIT is not read back",
+        "ledger/gate.py",
+        "            self._unresolved = questions\n",
+        "            self._unresolved = []\n",
+        _GATE_TESTS + "test_lost_answer_to_commit_allows_no_dot_and_is_read_back",
+    ),
+    _mutant(
+        "outcomes are lost with their group",
+        "ledger/gate.py",
+        "            self._recover(records)\n",
+        "            self._recover([])\n",
+        _GATE_TESTS + "test_lost_answer_to_commit_allows_no_dot_and_is_read_back",
+    ),
+    _mutant(
+        "outcomes of one user in no order",
+        "ledger/gate.py",
+        "            if settled.setdefault(record.user_id, record) is not record:",
+        "            if settled.setdefault(record.user_id, record) is None:",
+        _GATE_TESTS + "test_two_outcomes_of_one_user_are_recorded_in_their_order",
+    ),
+    _mutant(
+        "a key twice in a group",
+        "ledger/gate.py",
+        "elif question.user_id in settled or (group and group[-1].user_id == question.user_id):",
+        "elif question.user_id in settled:",
+        _GATE_TESTS + "test_two_questions_about_one_user_that_wait_together_get_one_passage",
+    ),
+    _mutant(
+        "outcome without the token",
+        "sql/queries/record_outcomes.sql",
+        "ELSE s.attempt = o.attempt AND s.state IN",
+        "ELSE s.state IN",
+        _GATE_TESTS + "test_outcome_with_another_token_changes_nothing",
+    ),
+    _mutant(
+        "late answers are dropped",
+        "sql/queries/record_outcomes.sql",
+        "AND s.state IN ('sending', 'in_doubt')",
+        "AND s.state IN ('sending')",
+        _GATE_TESTS + "test_outcome_settles_a_sending_row_and_late_one_in_doubt",
+    ),
+    _mutant(
+        "refusal before the gate over a row in flight",
+        "sql/queries/record_outcomes.sql",
+        "WHEN o.attempt IS NULL THEN s.state = 'ready'",
+        "WHEN o.attempt IS NULL THEN s.state IN ('ready', 'sending')",
+        _GATE_TESTS + "test_refusal_before_the_gate_changes_no_row_in_flight",
+    ),
+    _mutant(
+        "sweep to ready",
+        "sql/queries/sweep_cohorts.sql",
+        "SET state = 'in_doubt'",
+        "SET state = 'ready'",
+        _UPKEEP_TESTS + "test_unanswered_send_becomes_in_doubt_after_answer_due_and_is_told_once",
+    ),
+    _mutant(
+        "sweep before answer_due",
+        "sql/queries/sweep_cohorts.sql",
+        "AND s.answer_due < now()",
+        "AND s.gate_at <= now()",
+        _UPKEEP_TESTS + "test_unanswered_send_becomes_in_doubt_after_answer_due_and_is_told_once",
+    ),
+    _mutant(
+        "lane writes the dot whatever the gate says",
+        "delivery/lane.py",
+        "if passage is not Passage.PASSED:",
+        "if passage is Passage.HALTED:",
+        _SENDER_TESTS + "test_unsubscribe_between_planning_and_gate_is_obeyed",
+    ),
+    _mutant(
+        "lane writes the dot however late",
+        "delivery/lane.py",
+        "if uptime() - asked_at > DOT_WITHIN_SECONDS:",
+        "if asked_at < 0:",
+        _SENDER_TESTS + "test_passage_that_comes_too_late_is_given_back_without_a_dot",
+    ),
+    _mutant(
+        "one token for all dialogues",
+        "delivery/lane.py",
+        "attempt = uuid4()",
+        "attempt = uuid4().__class__(int=1)",
+        _SENDER_TESTS + "test_refused_for_now_is_tried_again_later_and_a_refused_recipient_is_not",
+    ),
+    _mutant(
+        "silence after the dot counts as a refusal",
+        "delivery/lane.py",
+        "Verdict.IN_DOUBT: RecordedAs.IN_DOUBT",
+        "Verdict.IN_DOUBT: RecordedAs.RETRY",
+        _SENDER_TESTS + "test_no_answer_to_the_dot_is_in_doubt_and_never_sent_again",
+    ),
+    _mutant(
+        "trigger lets a sent mail be sent again",
+        "sql/migrations/0001_ledger.sql",
+        "WHEN 'sent' THEN false",
+        "WHEN 'sent' THEN NEW.state = 'planned'",
+        _TRANSITION_TESTS + "test_database_allows_exactly_the_pairs_of_the_table",
+    ),
+    _mutant(
+        "trigger lets a doubt be ready",
+        "sql/migrations/0001_ledger.sql",
+        "WHEN 'in_doubt' THEN NEW.state IN ('planned', 'sent', 'rejected')",
+        "WHEN 'in_doubt' THEN NEW.state IN ('planned', 'ready', 'sent', 'rejected')",
+        _TRANSITION_TESTS + "test_database_allows_exactly_the_pairs_of_the_table",
+    ),
+    _mutant(
+        "trigger lets a token pass twice",
+        "sql/migrations/0001_ledger.sql",
+        "(OLD.state = 'ready' AND NEW.state = 'sending' AND NEW.attempt IS NOT DISTINCT FROM OLD.attempt)",
+        "(OLD.state = 'ready' AND NEW.state = 'sending' AND NEW.attempt IS NULL)",
+        _GATE_TESTS + "test_token_that_passed_once_never_passes_again",
+    ),
+    _mutant(
+        "trigger lets a key be deleted",
+        "sql/migrations/0001_ledger.sql",
+        "BEFORE DELETE OR TRUNCATE ON lifecycle.sends",
+        "BEFORE TRUNCATE ON lifecycle.sends",
+        _TRANSITION_TESTS + "test_database_refuses",
+    ),
+)
