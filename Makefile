@@ -11,7 +11,7 @@ export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts
+.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,12 @@ test: setup ## Run all fast tests (at most 8 minutes)
 chaos: setup ## Play every fault and N seeded schedules from SEED (LONG=1: all of them, RESULTS=file to go on with)
 	@$(BIN)/python -m reliability.fault_bench --seed $(or $(SEED),1) $(if $(N),--schedules $(N)) \
 	  $(if $(LONG),--long) $(if $(ROWS),--rows "$(ROWS)") $(if $(RESULTS),--results $(RESULTS))
+
+model: setup ## Search every order of events of the protocol, of careless ones and of its mutants
+	@$(BIN)/python -m reliability.protocol_model $(ARGS)
+
+mutants: setup ## Plant wrong changes in copies of the package and see the fast tests notice each
+	@$(BIN)/python -m reliability.mutants $(ARGS)
 
 cap-rounds: setup ## Race the frequency cap, ROUNDS=10000 times with 16 connections at once
 	@$(BIN)/python -m reliability.cap_rounds --rounds $(or $(ROUNDS),10000)
