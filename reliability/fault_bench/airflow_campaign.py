@@ -35,7 +35,7 @@ from reliability.fault_bench.airflow_dag_files import (
     maintenance_dag,
     zone_at_noon,
 )
-from reliability.fault_bench.airflow_probe import CALLBACK, CLAIMS, KILLS, NOTES, Kill
+from reliability.fault_bench.airflow_probe import CALLBACK, CLAIMS, KILLS, NOTES, Kill, unanswered
 from reliability.fault_bench.airflow_stack import AirflowStack, until
 from reliability.fault_bench.fault import Observation, Setting
 from tests.scripted_smtp_server import ScriptedSmtpServer
@@ -312,15 +312,7 @@ class AirflowCampaign:
 
     def unanswered(self) -> dict[str, int]:
         """Users gated by a process that recorded no outcome, or only that it is in doubt; with its id."""
-        open_: dict[str, int] = {}
-        for note in self.notes("passed", "recorded"):
-            if note["event"] == "passed":
-                open_ |= dict.fromkeys(note["users"], note["pid"])
-            else:
-                for user, outcome in note["outcomes"].items():
-                    if outcome != "in_doubt":
-                        open_.pop(user, None)
-        return open_
+        return unanswered(self.notes("passed", "recorded"))
 
     def copies(self) -> Counter[str]:
         """Accepted mails by user, from the sink's file."""

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,22 @@ def watch(folder: str) -> None:
     _wrap(SmtpSession, "finish", functools.partial(_finish, probe))
     _wrap(SendBatchOperator, "on_kill", functools.partial(_on_kill, probe))
     _wrap(sender, "take_leases", functools.partial(_take_leases, probe))
+
+
+def unanswered(notes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Tell from the notes who was gated last by a process that recorded no outcome, or only a doubt.
+
+    These must be in doubt. The value is the process's id.
+    """
+    left: dict[str, int] = {}
+    for note in notes:
+        if note["event"] == "passed":
+            left |= dict.fromkeys(note["users"], note["pid"])
+        elif note["event"] == "recorded":
+            for user, outcome in note["outcomes"].items():
+                if outcome != "in_doubt":
+                    left.pop(user, None)
+    return left
 
 
 def teller(folder: str) -> Callable[[Mapping[str, Any]], None]:
