@@ -9,6 +9,7 @@ AIRFLOW_PORT  ?= 18080
 export STATE_DIR POSTGRES_PORT SMTP_PORT INBOX_PORT AIRFLOW_PORT
 
 BIN := .venv/bin
+BROWSER_DRIVER := playwright==1.65.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants
@@ -58,6 +59,7 @@ check: setup ## Lint, format, types, and whether generated files, the lock and d
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m local_stack.lock_check
+	$(BIN)/pip --disable-pip-version-check check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m local_stack.generated_check
@@ -68,6 +70,6 @@ lock: setup ## Resolve requirements.txt and requirements-dev.txt into requiremen
 	  --generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" -o requirements.lock
 	@$(MAKE) --no-print-directory setup
 
-pictures: setup ## Take the pictures of docs/images anew from the running stack (needs Chromium)
-	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip --disable-pip-version-check install -q playwright
+pictures: setup ## Take the pictures of docs/images anew from the running stack (needs Chromium and fonts)
+	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps $(BROWSER_DRIVER)
 	@$(BIN)/python -m local_stack.pictures

@@ -2,12 +2,13 @@
 
 A headless Chromium logs in to Airflow as a person does, and looks at what the stack has done and the inbox
 holds. Nothing is changed: no run is started, no mail sent. The grid shows as many runs as there are: backfill
-a few days first. Playwright drives the browser; it is not in the lock, ``make pictures`` installs it. Users'
-names are in many scripts, which need fonts such as Debian's fonts-noto-core and fonts-noto-cjk.
+a few days first. Playwright drives the browser; it is not in the lock, ``make pictures`` installs the version
+that the Makefile names. Users' names are in many scripts: without fonts for them no picture is taken.
 """
 
 import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,16 @@ LAST_TASK = "reconcile"
 WIDTH, HEIGHT = 1400, 850
 GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
+LANGUAGES_IN_OTHER_SCRIPTS = ("ar", "el", "he", "hi", "ja", "ko", "uk", "zh-cn")  # of the example names
+    "ar",
+    "el",
+    "he",
+    "hi",
+    "ja",
+    "ko",
+    "uk",
+    "zh-cn",
+)  # of the example users' names
 PATIENCE = 30_000  # milliseconds, for each element that is waited for
 BROWSER_ARGUMENTS = (
     "--no-sandbox",  # containers and root have none
@@ -108,6 +119,7 @@ class Photographer:
 
 def take_pictures(settings: Settings) -> None:
     """Take all pictures. StackError: the stack does not run, or has not sent what there is to show."""
+    _require_fonts()
     stack = LocalStack(settings)
     if not stack.is_running():
         raise StackError("The local stack is not running. Start it with: make up")
@@ -137,6 +149,26 @@ def _newest(store: MailStore, search: Search) -> int:
         kind = "alert" if search.alerts_only else f"mail of {search.campaign}"
         raise StackError(f"The inbox holds no {kind} to take a picture of.")
     return found[0].number
+
+
+def _require_fonts() -> None:
+    """Raise StackError when names would be shown as empty boxes."""
+    try:
+        missing = [language for language in LANGUAGES_IN_OTHER_SCRIPTS if not _has_font(language)]
+    except FileNotFoundError:
+        raise StackError(
+            "There is no fc-list. Install Debian's package fontconfig, and fonts."
+        ) from None
+    if missing:
+        raise StackError(
+            f"No font shows names in {', '.join(missing)}. Install Debian's packages fonts-noto-core and "
+            "fonts-noto-cjk, or others that do."
+        )
+
+
+def _has_font(language: str) -> bool:
+    found = subprocess.run(["fc-list", f":lang={language}"], capture_output=True, text=True, check=True)
+    return bool(found.stdout.strip())
 
 
 def _in_browser(use: Callable[[Any], None]) -> None:
