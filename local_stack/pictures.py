@@ -28,15 +28,6 @@ WIDTH, HEIGHT = 1400, 850
 GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
 LANGUAGES_IN_OTHER_SCRIPTS = ("ar", "el", "he", "hi", "ja", "ko", "uk", "zh-cn")  # of the example names
-    "ar",
-    "el",
-    "he",
-    "hi",
-    "ja",
-    "ko",
-    "uk",
-    "zh-cn",
-)  # of the example users' names
 PATIENCE = 30_000  # milliseconds, for each element that is waited for
 BROWSER_ARGUMENTS = (
     "--no-sandbox",  # containers and root have none
@@ -156,9 +147,7 @@ def _require_fonts() -> None:
     try:
         missing = [language for language in LANGUAGES_IN_OTHER_SCRIPTS if not _has_font(language)]
     except FileNotFoundError:
-        raise StackError(
-            "There is no fc-list. Install Debian's package fontconfig, and fonts."
-        ) from None
+        raise StackError("There is no fc-list. Install Debian's package fontconfig, and fonts.") from None
     if missing:
         raise StackError(
             f"No font shows names in {', '.join(missing)}. Install Debian's packages fonts-noto-core and "
