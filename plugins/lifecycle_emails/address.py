@@ -12,6 +12,7 @@ import unicodedata
 from email.errors import InvalidHeaderDefect
 from email.headerregistry import Address
 from email.message import EmailMessage
+from functools import lru_cache
 
 import idna
 
@@ -119,6 +120,7 @@ def _check_local_part(local: str) -> None:
         raise InvalidAddress(f"the address has more than {_MAX_LOCAL_OCTETS} octets before the @")
 
 
+@lru_cache(maxsize=1024)
 def _to_ascii_domain(domain: str) -> str:
     """Return ``domain`` in lower-case A-labels (RFC 5890), checked to be a name of at least two labels.
 

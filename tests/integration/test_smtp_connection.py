@@ -21,6 +21,7 @@ from lifecycle_emails.delivery.smtp_connection import ConnectionFailed, SmtpConn
 from lifecycle_emails.delivery.smtp_session import SmtpSession
 from lifecycle_emails.delivery.smtp_settings import SmtpSettings
 from lifecycle_emails.errors import DeliveryError
+from tests.looped_session import LoopedSession
 from tests.scripted_smtp_server import Accept, BlackHole, Eof, Raw, Reply, Reset, ScriptedSmtpServer, Step
 
 PATIENCE = 10.0
@@ -179,15 +180,18 @@ def test_login_happens_inside_tls(tls_server: ScriptedSmtpServer, trusting: ssl.
     assert not any("AUTH" in command for command in dialogue.in_clear)
 
 
+@pytest.mark.parametrize("make_session", [SmtpSession, LoopedSession])
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 def test_message_goes_through_tls(
-    server_tls: ssl.SSLContext, trusting: ssl.SSLContext, security: str
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext, security: str, make_session: type[SmtpSession]
 ) -> None:
     with ScriptedSmtpServer(tls=server_tls, implicit_tls=security == "tls") as server:
-        session = SmtpSession(settings_for(server, security=security, tls_context=trusting))
+        session = make_session(settings_for(server, security=security, tls_context=trusting))
         session.open()
         verdicts = [(session.offer(Mail()) or session.finish()).verdict for _ in range(3)]
         session.close()
+        if isinstance(session, LoopedSession):
+            session.loop.close()
     assert verdicts == [Verdict.SENT] * 3
     assert [message.content for message in server.accepted] == [Mail.content] * 3
     assert len(server.dialogues) == 1

@@ -14,6 +14,7 @@ import pytest
 from lifecycle_emails.delivery.reply import Outcome, Phase, Verdict
 from lifecycle_emails.delivery.smtp_session import ConnectionFailed, SmtpSession, SmtpSettings
 from lifecycle_emails.errors import InvalidAddress
+from tests.looped_session import LoopedSession
 from tests.scripted_smtp_server import (
     Accept,
     BlackHole,
@@ -61,9 +62,33 @@ def settings_for(server: ScriptedSmtpServer, **changes: Any) -> SmtpSettings:
     return SmtpSettings(**(settings | changes))
 
 
+_sessions: list[LoopedSession] = []
+_looped = False
+
+
+@pytest.fixture(params=["thread", "lane"], autouse=True)
+def way_of_waiting(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have every dialogue by a thread that blocks, and by a lane of a loop."""
+    global _looped  # noqa: PLW0603  (for `new_session`, which tests call wherever they are)
+    _looped = request.param == "lane"
+    yield
+    while _sessions:
+        session = _sessions.pop()
+        session.withdraw()
+        session.loop.close()
+
+
+def new_session(settings: SmtpSettings) -> SmtpSession:
+    """Make a session that waits as this run of the test has it."""
+    if not _looped:
+        return SmtpSession(settings)
+    _sessions.append(LoopedSession(settings))
+    return _sessions[-1]
+
+
 @contextmanager
 def opened(server: ScriptedSmtpServer, **changes: Any) -> Iterator[SmtpSession]:
-    session = SmtpSession(settings_for(server, **changes))
+    session = new_session(settings_for(server, **changes))
     session.open()
     try:
         yield session
@@ -572,7 +597,7 @@ def test_withdraw_from_another_thread_ends_the_wait(
     server: ScriptedSmtpServer, phase: str, expected: Phase
 ) -> None:
     server.on(phase, BlackHole())
-    session = SmtpSession(settings_for(server, command_timeout=600, dot_timeout=600))
+    session = new_session(settings_for(server, command_timeout=600, dot_timeout=600))
     session.open()
     outcomes: list[Outcome] = []
     lane = threading.Thread(target=lambda: outcomes.append(send(session)))
@@ -590,7 +615,7 @@ def test_withdraw_from_another_thread_ends_the_wait(
 
 def test_withdraw_from_another_thread_ends_a_stuck_body(server: ScriptedSmtpServer) -> None:
     server.on("body", BlackHole())
-    session = SmtpSession(settings_for(server, command_timeout=600))
+    session = new_session(settings_for(server, command_timeout=600))
     session.open()
     outcomes: list[Outcome | None] = []
     mail = Mail(content=b"0123456789\r\n" * 2_000_000)
@@ -621,7 +646,7 @@ def test_offer_after_another_thread_withdrew_says_nothing(server: ScriptedSmtpSe
 def test_open_that_another_thread_withdraws_fails_and_leaves_nothing_open(server: ScriptedSmtpServer) -> None:
     go_on = threading.Event()
     server.on("ehlo", Until(go_on), Reply(250, "scripted.example.com"), times=1)
-    session = SmtpSession(settings_for(server))
+    session = new_session(settings_for(server))
     errors: list[ConnectionFailed] = []
     lane = threading.Thread(target=lambda: errors.append(_failure_to_open(session)))
     lane.start()
@@ -643,7 +668,7 @@ def _failure_to_open(session: SmtpSession) -> ConnectionFailed:
 
 
 def test_withdraw_and_close_of_a_session_never_opened_do_nothing() -> None:
-    session = SmtpSession(SmtpSettings("127.0.0.1", 1, security="none"))
+    session = new_session(SmtpSettings("127.0.0.1", 1, security="none"))
     session.withdraw()
     session.close()
     assert not session.is_open
@@ -683,7 +708,7 @@ def test_finish_without_an_offer_is_a_mistake_of_the_caller(server: ScriptedSmtp
 
 def test_offer_without_a_connection_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(RuntimeError, match="open"):
-        SmtpSession(SmtpSettings("127.0.0.1", 1, security="none")).offer(Mail())
+        new_session(SmtpSettings("127.0.0.1", 1, security="none")).offer(Mail())
 
 
 @pytest.mark.parametrize(

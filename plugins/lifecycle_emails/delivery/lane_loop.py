@@ -52,10 +52,11 @@ class LaneLoop:
         self._lanes.add(started)
         self._woken.append(started)
 
-    def run(self, go_on: Callable[[], bool]) -> None:
+    def run(self, go_on: Callable[[], bool], when_idle: Callable[[], None]) -> None:
         """Work until all lanes have ended, or ``go_on`` says no: then those that still wait are ended there.
 
-        A lane that is ended so gets GreenletExit where it waits. What a lane raises is raised here.
+        ``when_idle`` is called whenever every lane waits. A lane that is ended gets GreenletExit where it
+        waits. What a lane raises is raised here.
         """
         self._home = getcurrent()
         next_tick = time.monotonic()
@@ -65,7 +66,9 @@ class LaneLoop:
                     self._resume(self._woken.popleft())
                 if not self._lanes:
                     break
-                self._resume_those_with_input()
+                if not self._resume_those_with_input(0):
+                    when_idle()
+                    self._resume_those_with_input(TICK_SECONDS)
                 if time.monotonic() >= next_tick:
                     self._end_waits_in_vain()
                     if not go_on():
@@ -183,10 +186,10 @@ class LaneLoop:
         finally:
             wait.lane = None
 
-    def _resume_those_with_input(self) -> None:
+    def _resume_those_with_input(self, seconds: float) -> bool:
         # Whoever wakes a lane after this line rings the bell; who did before is seen by the check below.
-        self._idle = True
-        ready = self._selector.select(0 if self._woken else TICK_SECONDS)
+        self._idle = seconds > 0
+        ready = self._selector.select(0 if self._woken else seconds)
         self._idle = False
         for key, _ in ready:
             wait = key.data
@@ -199,6 +202,7 @@ class LaneLoop:
                 # The server spoke to a lane that does not listen now; the lane will look for itself.
                 self._selector.unregister(key.fileobj)
                 wait.events = 0
+        return bool(ready or self._woken)
 
     def _end_waits_in_vain(self) -> None:
         now = time.monotonic()

@@ -36,6 +36,9 @@ __all__ = ["SendingTools", "Sent", "send_group"]
 
 log = logging.getLogger(__name__)
 
+GATHER_SECONDS = 0.005
+"""How long the gate waits for more lanes while others still work."""
+
 ANSWERS_AFTER_STOP_SECONDS = 2.5
 """After a stop, how long answers to dots already written are waited for."""
 
@@ -171,7 +174,7 @@ class _GroupSender:
             session = SmtpSession(self._tools.smtp, loop)
             lane = Lane(session, mails.next, self._gate, self._watch, self._tally, self._should_stop)
             loop.start(lane.run)
-        self._gate.new_event = loop.event
+        self._gate.new_event, self._gate.gather_seconds = loop.event, GATHER_SECONDS
         stopped_at: float | None = None
 
         def go_on() -> bool:
@@ -187,10 +190,10 @@ class _GroupSender:
             return time.monotonic() - stopped_at <= ANSWERS_AFTER_STOP_SECONDS
 
         try:
-            loop.run(go_on)
+            loop.run(go_on, self._gate.commit_now)
         finally:
             mails.end()
-            self._gate.new_event = threading.Event
+            self._gate.new_event, self._gate.gather_seconds = threading.Event, 0.0
             loop.close()
             self._release_rejections()
         if mails.failure is not None:

@@ -45,6 +45,8 @@ class SmtpConnection:
     def __init__(self, settings: SmtpSettings, waiting: Waiting = THREAD_WAITING) -> None:
         self._settings = settings
         self._waiting: Waiting = THREAD_WAITING
+        self._socket: socket.socket | None = None
+        """What is waited for; smtplib forgets its own when it reads the end of the connection."""
         self._smtp: smtplib.SMTP | None = None
         self._replies: ReplyStream | None = None
         for phase, step in self._steps():
@@ -103,9 +105,10 @@ class SmtpConnection:
         smtp, self._smtp = self._smtp, None
         if smtp is None:
             return
+        if self._socket is not None:
+            self._waiting.forget(self._socket)
         with suppress(OSError):
             if smtp.sock is not None:
-                self._waiting.forget(smtp.sock)
                 smtp.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         with suppress(OSError):
             smtp.close()
@@ -184,6 +187,7 @@ class SmtpConnection:
         smtp, replies = self._standing()
         if smtp.sock is not None:
             waiting.adopt(smtp.sock)
+        self._socket = smtp.sock
         self._waiting = replies.waiting = waiting
 
     def _read_reply(self) -> tuple[int, bytes]:

@@ -147,7 +147,10 @@ class Gate:
         self._busy = False
         self._stopping = False
         self._closing = False
+        self._hurry = False
         self._renewed_at = uptime()
+        self.gather_seconds = 0.0
+        """How long a group waits for more to come, unless `commit_now` is called."""
         self.new_event: Callable[[], Event] = threading.Event
         """Makes what `ask` waits for; lanes that share a thread must not block it."""
         self.failure: str | None = None
@@ -174,6 +177,13 @@ class Gate:
         with self._wake:
             self._records.append(record)
             self._wake.notify_all()
+
+    def commit_now(self) -> None:
+        """Whoever asks and records has nothing else to do: gather no longer."""
+        if self._questions or self._records:
+            with self._wake:
+                self._hurry = True
+                self._wake.notify_all()
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything recorded so far is committed; False when it was not within ``timeout``."""
@@ -210,6 +220,10 @@ class Gate:
                 self._wake.wait_for(
                     lambda: bool(self._closing or self._questions or self._records), timeout=LEASE_SECONDS / 4
                 )
+                if self.gather_seconds and not self._closing:
+                    # Each group costs the same few statements, however many it holds.
+                    self._wake.wait_for(lambda: self._hurry or self._stopping, timeout=self.gather_seconds)
+                self._hurry = False
                 if self._closing:
                     break
                 questions, records = self._questions, self._records

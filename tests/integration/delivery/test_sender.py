@@ -12,8 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from bench.long_link import DelayingProxy
 from lifecycle_emails.delivery.probe import probe_provider
 from lifecycle_emails.delivery.sender import send_group
+from lifecycle_emails.delivery.smtp_session import SmtpSettings
 from lifecycle_emails.errors import ConfigurationError, DeliveryError
 from lifecycle_emails.ledger.orders import halt, resume, suppress
 from lifecycle_emails.ledger.provider import stopped_providers
@@ -348,3 +350,17 @@ def test_recipient_refused_after_the_dot_is_rejected_once_others_are_accepted(
     daily_run.add_users(1, 2)
     daily_run.send(daily_run.plan())
     assert daily_run.states() == {"1": "rejected", "2": "sent"}
+
+
+def test_long_link_is_filled_by_more_connections(daily_run: DailyRun, smtp_server) -> None:
+    """50 ms of round trip: what one connection cannot do in a second, sixteen do; ratios, not times."""
+    rates: list[float] = []
+    with DelayingProxy(smtp_server.port, 0.025) as link:
+        for connections, users in ((2, range(1, 21)), (16, range(101, 261))):
+            daily_run.include.write_campaign(connections=connections)
+            daily_run.smtp = SmtpSettings("127.0.0.1", link.port, security="none", dot_timeout=30)
+            daily_run.add_users(*users)
+            [sent] = daily_run.send(daily_run.plan())
+            assert sent.sent == len(users)
+            rates.append(sent.sent / sent.seconds)
+    assert rates[1] > 2.5 * rates[0], rates
