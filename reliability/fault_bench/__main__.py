@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from reliability.fault_bench.bench import (
@@ -29,11 +29,14 @@ from reliability.fault_bench.bench import (
 from reliability.fault_bench.fault import Observation
 from reliability.fault_bench.points import POINTS
 from reliability.fault_bench.table import Played, Row, all_rows, in_words
+from reliability.mutants import MUTANTS, Mutant, MutantResult, run_mutants
 
 ENOUGH_KILLS = 30
 """How often the long run should kill at every point."""
 
 ROUNDS_OF_THE_LONG_RUN = 3
+
+MUTANTS_OF_THE_SHORT_RUN = 3
 
 
 def main() -> int:
@@ -63,7 +66,7 @@ def main() -> int:
     ]
     blocks += [result.block for result in results if result.block is not None]
     block_errors = [result.error for result in results if result.error and result.task.row is None]
-    mutants, mutants_killed = _mutants()
+    mutants, mutants_killed = _try_mutants(_mutants(options))
     print("\n" + in_words(played) + "\n")
     _show_points(blocks, thorough=options.long)
     for block in blocks:
@@ -222,14 +225,31 @@ def _append(results: Path, block: Block) -> None:
         file.write(block.as_line() + "\n")
 
 
-def _mutants() -> tuple[int, int]:
-    """How many mutants of the package its tests and models were shown, and how many they caught."""
-    if find_spec("reliability.mutants") is None:
-        return 0, 0
-    return import_module("reliability.mutants").run_mutants()  # type: ignore[no-any-return]
+def _mutants(options: argparse.Namespace) -> Sequence[Mutant]:
+    """All in the long run, a few of them in the short one, none where only some rows are asked for."""
+    if options.rows:
+        return ()
+    return MUTANTS if options.long else MUTANTS[:: -(-len(MUTANTS) // MUTANTS_OF_THE_SHORT_RUN)]
+
+
+def _try_mutants(mutants: Sequence[Mutant]) -> tuple[int, int]:
+    """How many mutants of the package its tests were shown, and how many they noticed."""
+    print(f"{len(mutants)} of {len(MUTANTS)} mutants of the package are shown to its tests", flush=True)
+    results = run_mutants(mutants, told=_show_mutant)
+    return len(results), sum(result.killed for result in results)
+
+
+def _show_mutant(result: MutantResult) -> None:
+    by = f"caught by {result.killed_by}" if result.killed else "NOT CAUGHT"
+    print(f"mutant {result.name}: {by} ({result.seconds:.1f} s)", flush=True)
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)  # whoever ends the bench, it leaves nothing behind
     try:
         sys.exit(main())
     except KeyboardInterrupt:

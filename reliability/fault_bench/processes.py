@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PACKAGE_ROOT = Path(os.environ.get("CHAOS_PKG") or ROOT / "plugins")
+PACKAGE_ROOT = ROOT / "plugins"
 
 SECONDS = 90.0
 """Longest that a process may take for one job on a loaded machine."""

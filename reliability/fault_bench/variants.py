@@ -170,12 +170,17 @@ LAST_GROUP_FORGOTTEN = Variant(
     ),
 )
 NO_DOT_STUFFING = Variant(
-    "lines that begin with a dot are not stuffed",
+    "lines that begin with a dot are not stuffed; the encoding that hides a lone dot is gone too",
     (
         Patch(
             "lifecycle_emails/delivery/wire.py",
             '    return content.replace(b"\\r\\n.", b"\\r\\n..")',
             "    return content",
+        ),
+        Patch(
+            "lifecycle_emails/mime.py",
+            '    return b2a_qp(f"{line}\\r\\n".encode("utf-8", "replace"), istext=True)',
+            '    return f"{line}\\r\\n".encode("utf-8", "replace")',
         ),
     ),
 )
