@@ -41,7 +41,7 @@ from reliability.fault_bench.fault import Observation, Setting
 from tests.scripted_smtp_server import ScriptedSmtpServer
 from tests.smtp_script import Accept, Delay, Queued
 
-RUN_SECONDS = 420
+RUN_SECONDS = 900
 OFFSET_DAYS = 4
 FINAL = ("sent", "held", "rejected", "in_doubt")
 

@@ -6,7 +6,12 @@ import random
 import threading
 from typing import get_args
 
-from reliability.fault_bench.airflow_campaign import AirflowCampaign, airflow_campaign, until_noted
+from reliability.fault_bench.airflow_campaign import (
+    RUN_SECONDS,
+    AirflowCampaign,
+    airflow_campaign,
+    until_noted,
+)
 from reliability.fault_bench.airflow_probe import Kill, SendingPoint
 from reliability.fault_bench.airflow_stack import API_SERVER, SCHEDULER, airflow_stack, until
 from reliability.fault_bench.airflow_without import NO_FENCE, SENT_AGAIN_WHEN_OVERDUE
@@ -48,10 +53,10 @@ def kill_task(setting: Setting, rng: random.Random) -> Observation:
         kills += [Kill(point, 1, "both") for point in SENDING_POINTS]
     rng.shuffle(kills)
     with airflow_campaign(airflow_stack(setting.postgres), setting, batch_size=40) as campaign:
-        campaign.add_users(160 if setting.thorough else 60)
+        campaign.add_users(400 if setting.thorough else 60)
         campaign.plan_kills(kills)
         campaign.add_dag(retries=100)
-        before = finish(campaign)
+        before = finish(campaign, seconds=3000)
         (run,) = campaign.api.runs(campaign.id)
         campaign.api.clear(run)
         (again,) = campaign.wait(campaign.api.run(run.dag_id, run.run_id))
@@ -90,12 +95,12 @@ def stop_api_server(setting: Setting, rng: random.Random) -> Observation:
         return finish(campaign, killed=1)
 
 
-def finish(campaign: AirflowCampaign, *, killed: int = 0) -> Observation:
+def finish(campaign: AirflowCampaign, *, killed: int = 0, seconds: float = RUN_SECONDS) -> Observation:
     """Wait for the scheduled run; it must be red exactly when somebody is in doubt.
 
     :param killed: how many processes beside those of the task the play has killed.
     """
-    (run,) = campaign.wait(campaign.scheduled())
+    (run,) = campaign.wait(campaign.scheduled(), seconds=seconds)
     wanted = "failed" if campaign.unanswered() else "success"
     problems = [] if run.state == wanted else [f"the run is a {run.state}, must be a {wanted}"]
     return campaign.observe(campaign.tries(run), problems, killed=killed)
