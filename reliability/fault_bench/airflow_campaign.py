@@ -173,7 +173,7 @@ class AirflowCampaign:
         dag_id = f"{self.id}_maintenance"
         text = maintenance_dag(self.setting.tree, self.folder, self.id, dag_id)
         self._write_dag(dag_id, text, self.stack)
-        self.api.wait_for_dags([dag_id])
+        self.api.wait_for_dags([dag_id], RUN_SECONDS)
         return dag_id
 
     def _write_dag(self, dag_id: str, text: str, stack: AirflowStack) -> None:
@@ -219,7 +219,7 @@ class AirflowCampaign:
     # Runs
 
     def scheduled(
-        self, dag_id: str | None = None, *, stack: AirflowStack | None = None, seconds: float = 120
+        self, dag_id: str | None = None, *, stack: AirflowStack | None = None, seconds: float = RUN_SECONDS
     ) -> Run:
         """Wait for the run that the scheduler creates of the newest tick."""
         api, found = (stack or self.stack).api, list[Run]()
@@ -386,6 +386,6 @@ def airflow_campaign(
             campaign.clean_up()
 
 
-def until_noted(campaign: AirflowCampaign, event: str, times: int = 1, seconds: float = 120) -> None:
+def until_noted(campaign: AirflowCampaign, event: str, times: int = 1, seconds: float = RUN_SECONDS) -> None:
     """Wait until the task processes have noted an event so often."""
     until(lambda: len(campaign.notes(event)) >= times, seconds, f"{event} was not noted {times} times")

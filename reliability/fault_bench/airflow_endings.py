@@ -70,7 +70,7 @@ def out_of_retries(setting: Setting, _rng: random.Random) -> Observation:
         campaign.add_dag(retries=0)
         run = campaign.scheduled()
         problems = must_be(campaign, run, "failed", "a batch is out of retries")
-        campaign.api.clear(run, ["send_batch"])
+        campaign.api.clear(run)
         problems += must_be(campaign, run, "success", "the rest was sent")
         return campaign.observe(campaign.tries(run), problems)
 

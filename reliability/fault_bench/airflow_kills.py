@@ -31,7 +31,7 @@ def kill_supervisor(setting: Setting, rng: random.Random) -> Observation:
         campaign.add_users(40)
         campaign.plan_kills([Kill("answered", rng.randint(1, 6), "supervisor")])
         campaign.add_dag(retries=30)
-        until(lambda: second_try_is_at_it(campaign), 180, "Airflow has started no second try")
+        until(lambda: second_try_is_at_it(campaign), RUN_SECONDS, "Airflow has started no second try")
         answering.set()
         return finish(campaign)
 

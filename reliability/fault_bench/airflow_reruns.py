@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from local_stack.airflow_api import Run
-from reliability.fault_bench.airflow_campaign import AirflowCampaign, airflow_campaign, until_noted
+from reliability.fault_bench.airflow_campaign import (
+    RUN_SECONDS,
+    AirflowCampaign,
+    airflow_campaign,
+    until_noted,
+)
 from reliability.fault_bench.airflow_stack import airflow_stack
 from reliability.fault_bench.airflow_without import (
     DEAF,
@@ -109,7 +114,7 @@ def two_airflows(setting: Setting, _rng: random.Random) -> Observation:
         campaign.add_dag(retries=30, stack=second)
         runs = [campaign.scheduled(stack=stack) for stack in (first, second)]
         campaign.wait(runs[0])
-        other = second.api.wait_for_run(runs[1], 300)
+        other = second.api.wait_for_run(runs[1], RUN_SECONDS)
         problems = all_green(campaign, runs[0])
         if other.state != "success":
             problems.append(f"the run of the second Airflow is a {other.state}")
@@ -122,7 +127,7 @@ def paused_for_days(setting: Setting, _rng: random.Random) -> Observation:
         ids = {days_ago: campaign.add_users(10, days_ago) for days_ago in range(4)}
         # its last run before the pause: by hand, for the cohort of three days before today's
         campaign.add_dag(days_back=-1)
-        campaign.api.wait_for_dags([campaign.id])
+        campaign.api.wait_for_dags([campaign.id], RUN_SECONDS)
         by_hand = campaign.api.trigger(campaign.id, conf={"cohort_date": campaign.cohort(3).isoformat()})
         campaign.wait(by_hand)
         maintenance = campaign.add_maintenance()

@@ -123,7 +123,7 @@ class AirflowStack:
         """Start a killed process again, and return when it works."""
         self._airflow.start(name)
         if name == API_SERVER:
-            until(self._answers, 120, "the API server does not answer again")
+            until(self._answers, 300, "the API server does not answer again")
         else:
             self._airflow.wait_until_healthy(lambda _line: None)
 
