@@ -23,7 +23,7 @@ from reliability.mutants.mutant import Mutant, MutantError
 REPOSITORY = Path(__file__).parents[2]
 COPIED = ("plugins", "tests", "local_stack", "reliability", "include", "docs", "pyproject.toml")
 AT_ONCE = 2
-GIVE_UP_AFTER_SECONDS = 600
+GIVE_UP_AFTER_SECONDS = 1800
 
 _FAILED = re.compile(r"^FAILED (\S+?)::(.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -83,9 +83,12 @@ def _run(mutant: Mutant) -> MutantResult:
 
 def _run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", "-p", "no:cacheprovider", *tests]
-    ended = subprocess.run(
-        command, cwd=tree, capture_output=True, text=True, check=False, timeout=GIVE_UP_AFTER_SECONDS
-    )
+    try:
+        ended = subprocess.run(
+            command, cwd=tree, capture_output=True, text=True, check=False, timeout=GIVE_UP_AFTER_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MutantError(f"{' '.join(tests)}: no end after {GIVE_UP_AFTER_SECONDS} s") from error
     return ended.returncode, ended.stdout + ended.stderr
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from reliability.protocol_model.verdicts import Search, Verdict, search, searches
 
-_COLUMNS = "{:<14}{:<31}{:<20}{:>8}{:>13}{:>9}  {}"
+_COLUMNS = "{:<14}{:<34}{:<20}{:>8}{:>13}{:>9}  {}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
