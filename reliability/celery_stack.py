@@ -178,9 +178,9 @@ class CeleryStack:
     def run_day(self) -> Run:
         """Let the scheduler make the run of the newest tick, and return it as it begins."""
         with self.api() as api:
-            api.wait_for_dags([CAMPAIGN])
+            api.wait_for_dags([CAMPAIGN], START_SECONDS)
             api.unpause(CAMPAIGN)
-            return newest_scheduled(api, CAMPAIGN)
+            return newest_scheduled(api, CAMPAIGN, START_SECONDS)
 
     def check(self) -> None:
         """Raise StackError with the end of its log when a process has ended."""

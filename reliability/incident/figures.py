@@ -19,6 +19,7 @@ class Figures:
     refused_by_airflow: int
     send_tasks_started: int
     tasks_killed: int
+    tasks_cleared: int
     in_doubt: int
     unfinished: int
     run_state: str
@@ -36,6 +37,7 @@ class Figures:
             refused_by_airflow=new.deliveries.refused,
             send_tasks_started=new.deliveries.started["send_batch"],
             tasks_killed=new.tasks_killed,
+            tasks_cleared=new.tasks_cleared,
             in_doubt=new.states.get("in_doubt", 0),
             run_state=new.run_state,
             unfinished=users - new.states.get("sent", 0) - new.states.get("in_doubt", 0),
@@ -58,13 +60,13 @@ class Figures:
 
     def broken_promises(self) -> list[str]:
         """Say which promises these figures break; none when all is well."""
-        bound = CONNECTIONS * self.tasks_killed
+        bound = CONNECTIONS * (self.tasks_killed + self.tasks_cleared)
         promises = {
             "the old way sends copies": self.legacy_max_copies > 1,
             "this package sends nobody a second copy": self.pipeline_max_copies == 1,
             "this package sends everybody the mail": len(self.new) == self.users,
             "every user is sent or in doubt in the ledger": self.unfinished == 0,
-            f"at most {bound} users are in doubt, as many as the killed tasks had connections": self.in_doubt
+            f"at most {bound} users are in doubt, as many as the ended tasks had connections": self.in_doubt
             <= bound,
             "the broker redelivered to the old way": self.old_redelivered > 0,
             "the broker redelivered to Airflow": self.new_redelivered > 0,
@@ -86,6 +88,7 @@ class Figures:
             ("refused by Airflow: known to be running", "-", self.refused_by_airflow),
             ("send tasks a worker set out to run", "-", self.send_tasks_started),
             ("tasks killed (-9) in mid-send", "-", self.tasks_killed),
+            ("tasks cleared while they ran", "-", self.tasks_cleared),
             ("users in doubt, for a person to settle", "-", self.in_doubt),
             ("the run, red while somebody is in doubt", "-", self.run_state),
         ]

@@ -17,7 +17,7 @@ from reliability.worker_log import Deliveries, read_deliveries
 CONNECTIONS = 2
 CAMPAIGN_FILE = {"batch_size": USERS // 4, "connections": CONNECTIONS}
 """Four tasks at a time, as many as the pool of docker-compose.yaml lets run."""
-ANSWER_AFTER = 3.0
+ANSWER_AFTER = 2.0
 """Seconds that the mail server takes between accepting a mail and saying so."""
 DOT_TIMEOUT = 20
 RUN_SECONDS = 400
