@@ -26,7 +26,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def test_migrate_applies_then_says_there_is_nothing_to_do(capsys, empty_database: str) -> None:
     assert run(capsys, "--ledger", empty_database, "migrate", "--check")[0] == 1
-    assert run(capsys, "--ledger", empty_database, "migrate")[:2] == (0, "applied: ledger, witness")
+    assert run(capsys, "--ledger", empty_database, "migrate")[:2] == (
+        0,
+        "applied: ledger, witness, extensions",
+    )
     assert run(capsys, "--ledger", empty_database, "migrate")[0] == 0
     status, said, _ = run(capsys, "--ledger", empty_database, "migrate", "--check")
     assert (status, said.splitlines()[0]) == (0, "the ledger is up to date")
@@ -80,7 +83,17 @@ def test_command_runs_as_a_module_and_explains_itself() -> None:
         text=True,
         check=True,
     )
-    for command in ("migrate", "validate", "suppress", "unsuppress", "halt", "resume", "settle", "restored"):
+    for command in (
+        "migrate",
+        "validate",
+        "suppress",
+        "unsuppress",
+        "halt",
+        "resume",
+        "settle",
+        "restored",
+        "extend",
+    ):
         assert command in done.stdout
 
 
@@ -238,3 +251,24 @@ def test_mistaken_restored_is_one_clear_message_and_changes_nothing(
     assert (found, message in capsys.readouterr().err) == (status, True)
     with connect(ledger_database) as ledger:
         assert ledger.execute("SELECT count(*) FROM lifecycle.restores").fetchone() == (0,)
+
+
+def test_extend_names_whom_it_may_reach_before_it_does(capsys, ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1", "2"], state="held", held_reason="stale")
+        before = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
+        arguments = (
+            "--ledger", ledger_database, "extend", "day4_follow_up", "--cohort-from", "2026-05-01", "--cohort-to",
+            "2026-05-02", "--days", "2", "--reason", "the provider was down",
+        )  # fmt: skip
+        status, _, said = run(capsys, *arguments)
+        assert (status, "2 users not mailed yet (2 of them stale now)" in said, "--yes" in said) == (
+            1,
+            True,
+            True,
+        )
+        assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == before
+        status, said, _ = run(capsys, *arguments, "--yes")
+        assert (status, said.startswith("extended: 1 cohorts of day4_follow_up")) == (0, True)
+        assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() > before

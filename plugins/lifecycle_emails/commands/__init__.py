@@ -5,7 +5,7 @@ function of its options and of how to open the ledger, which returns the text to
 rules: a command calls one function of the core.
 """
 
-from lifecycle_emails.commands import halt, migrate, restored, settle, suppress, validate
+from lifecycle_emails.commands import extend, halt, migrate, restored, settle, suppress, validate
 
-TOPICS = (migrate, validate, suppress, halt, settle, restored)
+TOPICS = (migrate, validate, suppress, halt, settle, extend, restored)
 """In the order in which ``lifecycle --help`` lists them."""

@@ -47,11 +47,11 @@ def add_cohort_range(command: argparse.ArgumentParser, *, required: bool = False
         command.add_argument(name, type=_date, required=required, metavar="YYYY-MM-DD", help=text)
 
 
-def cohort_range(options: argparse.Namespace) -> tuple[date | None, date | None]:
-    """The two dates, or two None; raises LedgerError for half a range, a reversed one, or a whole year."""
+def check_cohort_range(options: argparse.Namespace) -> None:
+    """Raise LedgerError for half a range, a reversed one, or one longer than a year."""
     first, last = options.cohort_from, options.cohort_to
     if first is None and last is None:
-        return None, None
+        return
     if first is None or last is None:
         raise LedgerError("give --cohort-from and --cohort-to together; nothing was changed")
     if first > last:
@@ -60,7 +60,6 @@ def cohort_range(options: argparse.Namespace) -> tuple[date | None, date | None]
         raise LedgerError(
             f"{first} to {last} is more than {LONGEST_RANGE_DAYS} days; is a year right? Nothing was changed"
         )
-    return first, last
 
 
 def check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:

@@ -12,7 +12,7 @@ from lifecycle_emails.commands.command import (
     add_cohort_range,
     add_command,
     check_campaign,
-    cohort_range,
+    check_cohort_range,
 )
 from lifecycle_emails.delivery.postfix_log import PostfixLog
 from lifecycle_emails.errors import LedgerError
@@ -53,7 +53,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, connect: Connect) -> str:
     """Settle, or list."""
-    which = Which(options.user, *cohort_range(options))
+    check_cohort_range(options)
+    which = Which(options.user, options.cohort_from, options.cohort_to)
     named = [options.user is not None, which.cohort_from is not None, options.all]
     if options.postfix_log and (options.verdict or any(named)):
         raise LedgerError("a log settles whatever it proves: give --postfix-log alone; nothing was changed")

@@ -1,0 +1,69 @@
+"""``lifecycle extend``: let cohorts be mailed after their deadline, by one approval for the whole range."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lifecycle_emails.commands.command import (
+    Commands,
+    actor,
+    add_cohort_range,
+    add_command,
+    add_reason,
+    check_campaign,
+    check_cohort_range,
+)
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.extending import Extension, extend, look_at_extension
+from lifecycle_emails.ledger.session import Connect, ledger_session
+
+EPILOG = """\
+Says how many users it may reach, and asks. The next scheduled run takes these cohorts along and judges their
+users again: frequency cap and suppressions hold.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    command = add_command(commands, "extend", run, "lengthen the deadline of a range of cohorts")
+    command.epilog = EPILOG
+    command.add_argument("campaign", metavar="CAMPAIGN", help="the campaign's id")
+    add_cohort_range(command, required=True)
+    command.add_argument(
+        "--days",
+        type=int,
+        required=True,
+        metavar="N",
+        help="so many days from the deadline, or from now if past",
+    )
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    add_reason(command)
+
+
+def run(options: argparse.Namespace, connect: Connect) -> str:
+    """Show, ask, extend."""
+    check_cohort_range(options)
+    with ledger_session(connect) as ledger:
+        check_campaign(ledger, options.campaign)
+        extension = look_at_extension(
+            ledger, options.campaign, options.cohort_from, options.cohort_to, options.days
+        )
+        if not options.yes and not _approved(extension):
+            raise LedgerError("not approved; nothing was changed")
+        extend(ledger, extension, reason=options.reason, actor=actor(ledger))
+    return f"extended: {_told(extension)}"
+
+
+def _approved(extension: Extension) -> bool:
+    if not sys.stdin.isatty():
+        raise LedgerError(f"{_told(extension)}. Nothing was changed; approve it with --yes")
+    return input(f"{_told(extension)}. Extend? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _told(extension: Extension) -> str:
+    return (
+        f"{extension.cohorts} cohorts of {extension.campaign} from {extension.cohort_from} to "
+        f"{extension.cohort_to}, by {extension.days} days, up to {extension.latest:%Y-%m-%d %H:%M %Z}: "
+        f"{extension.users} users not mailed yet ({extension.stale} of them stale now)"
+    )

@@ -1,0 +1,89 @@
+"""A person lengthens the frozen deadlines of a range of cohorts: one approval, which names whom it may reach.
+
+Knows named queries. Must not know how the approval was asked for; the caller shows the `Extension` first, and
+passes back the number of users that was approved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
+
+LONGEST_DAYS = 366
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What extending cohorts by ``days`` means.
+
+    ``users``: those not gated yet, at most so many more mails; ``stale``: those of them held as too late
+    now. ``latest``: the last of the new deadlines, each ``days`` after the old one, or after now where that
+    is past.
+    """
+
+    campaign: str
+    cohort_from: date
+    cohort_to: date
+    days: int
+    cohorts: int
+    users: int
+    stale: int
+    latest: datetime
+
+
+def look_at_extension(
+    ledger: LedgerConnection, campaign_id: str, cohort_from: date, cohort_to: date, days: int
+) -> Extension:
+    """Count what would be extended; changes nothing. Raises LedgerError when there is no such cohort."""
+    if not 1 <= days <= LONGEST_DAYS:
+        raise LedgerError(f"{days} days: write 1 to {LONGEST_DAYS}; nothing was changed")
+    arguments = {"campaign": campaign_id, "cohort_from": cohort_from, "cohort_to": cohort_to, "days": days}
+    cohorts, users, stale, latest = one_row(ledger.execute(query("extension_count"), arguments))
+    if not cohorts:
+        raise LedgerError(
+            f"campaign {campaign_id} has no cohort from {cohort_from} to {cohort_to}; nothing was changed. "
+            "Days never planned are planned by a backfill first"
+        )
+    return Extension(campaign_id, cohort_from, cohort_to, days, cohorts, users, stale, latest)
+
+
+def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor: str = "") -> None:
+    """Lengthen the deadlines as approved, and write it down. The next run judges the stale again.
+
+    Raises LedgerError, and changes nothing: without a reason, and when more users are concerned by now than
+    were approved.
+    """
+    if not reason.strip():
+        raise LedgerError("give a reason; nothing was changed")
+    arguments: dict[str, Any] = {
+        "campaign": approved.campaign,
+        "cohort_from": approved.cohort_from,
+        "cohort_to": approved.cohort_to,
+        "days": approved.days,
+    }
+    with planning_transaction(ledger, actor=actor):
+        ledger.execute(query("lock_campaign"), arguments)
+        now = look_at_extension(
+            ledger, approved.campaign, approved.cohort_from, approved.cohort_to, approved.days
+        )
+        if now.users > approved.users:
+            raise LedgerError(
+                f"{now.users} users are concerned by now, and {approved.users} were approved; nothing was "
+                "changed. Look at it again"
+            )
+        ledger.execute(
+            query("record_extension"),
+            {
+                **arguments,
+                "cohorts": now.cohorts,
+                "users": now.users,
+                "reason": reason.strip(),
+                "actor": actor,
+            },
+        )
+        ledger.execute(query("extend_cohorts"), arguments)
