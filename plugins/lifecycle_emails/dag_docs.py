@@ -69,7 +69,9 @@ MAINTENANCE_DOC = """\
 Looks after the sends ledger of all campaigns, every few minutes. It reports, sweeps and retries; it plans \
 nothing and mails no user, but for one mail that tries a stopped mail server.
 
-- Mails whose answer never came become `in_doubt`, and the team is told. They are never sent again by themselves.
+- Mails whose answer never came become `in_doubt`, and the team is told. They are never sent again by themselves: \
+a mail log settles them where one is configured, and `lifecycle settle` by your word.
+- A ledger that went back in time (a restored backup) halts all sending until `lifecycle restored`.
 - What is past its deadline becomes held (`stale`).
 - Days that no run has planned are found and reported.
 - A mail server that was stopped is tried with one mail, and started again when it accepts it.
