@@ -21,7 +21,6 @@ from reliability.mutants.catalogue import MUTANTS
 from reliability.mutants.mutant import Mutant, MutantError
 
 REPOSITORY = Path(__file__).parents[2]
-COPIED = ("plugins", "tests", "local_stack", "reliability", "include", "docs", "pyproject.toml")
 AT_ONCE = 2
 GIVE_UP_AFTER_SECONDS = 1800
 
@@ -97,10 +96,9 @@ def _copy() -> Iterator[Path]:
     """Copy what the tests need of the repository, as it is now, committed or not."""
     with tempfile.TemporaryDirectory(prefix="lifecycle-mutant-") as folder:
         tree = Path(folder)
-        for name in COPIED:
-            path = REPOSITORY / name
+        for path in REPOSITORY.glob("[!.]*"):
             if path.is_dir():
-                shutil.copytree(path, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(path, tree / path.name)  # with its bytecode, so that little is compiled
             else:
-                shutil.copy(path, tree / name)
+                shutil.copy(path, tree)
         yield tree
