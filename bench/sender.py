@@ -130,6 +130,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="senders at once")
     parser.add_argument("--connections", type=int, default=32, help="SMTP connections of each sender")
     parser.add_argument("--only", nargs="*", help="names of contestants; all of them when left out")
+    parser.add_argument("--other", type=Path, help="folder with another lifecycle_emails to compare with")
     parser.add_argument("--folder", help="where the ledger's database lies; fsync is on")
     parser.add_argument("--port", type=int, help="port of the ledger's database")
     return parser.parse_args()
@@ -152,10 +153,12 @@ def _contestants(
         "sender without the gate's UPDATE": _without_gate_update,
         "sender that never waits at the gate": _without_gate_wait,
     }
+    if options.other:
+        senders["other sender"] = None
     for number, (name, patch) in enumerate(senders.items()):
         if not wanted(name):
             continue
-        package = packages
+        package = options.other if name == "other sender" else packages
         if patch is not None:
             package = folder / f"copy{number}"
             shutil.copytree(packages / "lifecycle_emails", package / "lifecycle_emails")

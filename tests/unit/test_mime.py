@@ -49,6 +49,16 @@ def lines_of(raw: bytes) -> list[bytes]:
     return lines
 
 
+@given(st.lists(st.sampled_from(["a", "word", "x" * 40, " ", "-" * 9, "y" * 80]), max_size=30).map(" ".join))
+@example("Ada 0123456789abcdef0123456789abcdef, three things worth trying this week")
+def test_long_line_of_plain_text_is_folded_and_joined_again_the_same(value: str) -> None:
+    value = value.strip()
+    raw = header_line("Subject", value)
+    assert parsed(raw + b"\r\n")["Subject"] == value
+    assert max(map(len, lines_of(raw))) <= 78
+    assert not any(line.endswith(b" ") for line in lines_of(raw)) or not value
+
+
 @given(HOSTILE.map(" ".join) | st.text(max_size=200))
 @example("a" * 200)
 @example("a b " * 60)
