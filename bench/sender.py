@@ -119,7 +119,9 @@ def main() -> None:
         contestants = _contestants(options, folder, server, sink, stack)
         for _ in range(options.rounds):
             for contestant in contestants:
-                contestant.runs.append(_counted(contestant, sink, options.size))
+                run = _counted(contestant, sink, options.size)
+                contestant.runs.append(run)
+                print(f"{contestant.name}: {run.rate:.0f} mails/s, {run.cpu:.0f} us", file=sys.stderr)
         _report(contestants, sink, options)
 
 
