@@ -7,6 +7,7 @@ answers ``{"status": n}``. At the end of input every child that still lives is k
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from reliability.fault_bench import jobs
 def main(log: str) -> None:
     """Serve until the bench is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench decides when its processes end
+    gc.collect()
+    gc.freeze()  # what is loaded stays shared with the children
     children: set[int] = set()
     for line in sys.stdin:
         command = json.loads(line)
