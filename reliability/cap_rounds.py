@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import random
+import signal
 import sys
 import threading
 import time
@@ -108,6 +109,9 @@ def careless(ledger: LedgerConnection, campaign: Campaign, rules: Sequence[CapRu
                     (user_id, campaign.id),
                 )
 
+
+_stopping = threading.Event()
+"""Set by a signal: the races under way are finished, and the figures tell how many there were."""
 
 LIMITERS: dict[str, Limiter] = {"limit_rate": careful, "count, then reserve": careless}
 
@@ -204,12 +208,13 @@ def run_configuration(
     configuration: Configuration,
     connect: Callable[[], psycopg.Connection[Any]],
     rounds: int,
-    first_number: int,
+    *,
+    seed: int,
 ) -> Tally:
-    """Race ``rounds`` times; ``first_number`` numbers them apart from those of other configurations."""
+    """Race ``rounds`` times; the same ``seed`` makes up the same users with the same past."""
     campaigns = [_campaign(f"campaign_{index:02d}") for index in range(configuration.campaigns)]
     names = [campaign.id for campaign in campaigns]
-    chance = random.Random(first_number)  # noqa: S311  (made-up users, not secrets)
+    chance = random.Random(seed)  # noqa: S311  (made-up users, not secrets)
     limiter = LIMITERS[configuration.limiter]
     tally = Tally()
     started = time.monotonic()
@@ -225,7 +230,9 @@ def run_configuration(
             released.wait()
             limiter(ledger, campaign, race.rules, race.day)
 
-        for number in range(first_number, first_number + rounds):
+        for number in range(rounds):
+            if _stopping.is_set():
+                break
             race = make_round(number, configuration.users, configuration.campaigns, chance)
             prepare(own, race, campaigns)
             lanes = [
@@ -242,29 +249,34 @@ def run_configuration(
     return tally
 
 
-def run_all(rounds: int, careless_rounds: int) -> list[tuple[Configuration, Tally]]:
-    """Race every configuration on a server of its own, with ``rounds`` shared out between them."""
+def run_all(rounds: int, careless_rounds: int, at_once: int) -> list[tuple[Configuration, Tally]]:
+    """Race every configuration, ``rounds`` shared out between them, and ``at_once`` of them side by side.
+
+    Each has a database of its own, and advisory locks are a database's: they do not wait for each other.
+    """
     pooled = pgbouncer_program() is not None
     plan = list(configurations(pooled=pooled))
     share, rest = divmod(rounds, len(plan))
     shares = [(configuration, share + (index < rest)) for index, configuration in enumerate(plan)]
     shares += [(configuration, careless_rounds) for configuration in careless_configurations()]
-    results = []
     with ExitStack() as running:
-        server = running.enter_context(temporary_server())
-        databases = {isolation: _database(server, isolation) for isolation in ISOLATIONS}
+        server = running.enter_context(temporary_server({"max_connections": "600"}))
+        databases = [
+            _database(server, number, configuration) for number, (configuration, _) in enumerate(shares)
+        ]
         pooler = None
         if pooled:
-            pooler = running.enter_context(
-                running_pgbouncer(server, list(databases.values()), pool_size=SHARED_CONNECTIONS)
-            )
-        number = 0
-        for configuration, count in shares:
-            connect = _connector(server, pooler, configuration, databases[configuration.isolation])
-            tally = run_configuration(configuration, connect, count, number)
-            number += count
-            results.append((configuration, tally))
+            pooler = running.enter_context(running_pgbouncer(server, databases, pool_size=SHARED_CONNECTIONS))
+
+        def run(number: int) -> tuple[Configuration, Tally]:
+            configuration, count = shares[number]
+            connect = _connector(server, pooler, configuration, databases[number])
+            tally = run_configuration(configuration, connect, count, seed=number)
             print(_line(configuration, tally), flush=True)
+            return configuration, tally
+
+        with ThreadPoolExecutor(at_once) as pool:
+            results = list(pool.map(run, range(len(shares))))
     return results
 
 
@@ -273,12 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cap_rounds", description="Race the frequency cap.")
     parser.add_argument("--rounds", type=int, default=10_000, help="rounds of the package's limiter in all")
     parser.add_argument("--careless-rounds", type=int, default=20, help="rounds of each careless race")
+    parser.add_argument("--at-once", type=int, default=4, help="races side by side, each in its own database")
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or options.careless_rounds < 1:
-        parser.error("there must be at least one round of each")
+    if min(options.rounds, options.careless_rounds, options.at_once) < 1:
+        parser.error("there must be at least one of each")
+    _stopping.clear()
     started = time.monotonic()
     print(_HEADER)
-    results = run_all(options.rounds, options.careless_rounds)
+    results = run_all(options.rounds, options.careless_rounds, options.at_once)
     if pgbouncer_program() is None:
         print(f"{'limit_rate':<20} PgBouncer  not installed: {INSTALL}")
     ours = [tally for configuration, tally in results if configuration.limiter == "limit_rate"]
@@ -294,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(json.dumps(figures))
     exact = figures["over"] == figures["under"] == 0
-    return 0 if exact and figures["careless_over"] else 1
+    return 0 if exact and figures["careless_over"] and not _stopping.is_set() else 1
 
 
 _HEADER = (
@@ -317,14 +331,13 @@ def _campaign(name: str) -> Campaign:
     })  # fmt: skip
 
 
-def _database(server: PostgresServer, isolation: str) -> str:
-    name = "cap_" + isolation.replace(" ", "_")
+def _database(server: PostgresServer, number: int, configuration: Configuration) -> str:
+    name = f"cap_{number}"
     server.create_database(name)
     with server.connect(name) as connection:
         migrate(connection)
-        connection.execute(
-            f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'".encode()
-        )
+        isolation = f"ALTER DATABASE {name} SET default_transaction_isolation = '{configuration.isolation}'"
+        connection.execute(isolation.encode())
     return name
 
 
@@ -346,4 +359,6 @@ def _require_isolation(connections: Sequence[LedgerConnection], isolation: str) 
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _stopping.set())
     sys.exit(main())

@@ -98,7 +98,7 @@ def _configuration(
         f"logfile = {folder / 'pgbouncer.log'}",
         "pool_mode = transaction",
         f"default_pool_size = {pool_size}",
-        "max_client_conn = 200",
+        "max_client_conn = 600",
     ]
     return "\n".join([*lines, ""])
 
