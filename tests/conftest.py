@@ -4,15 +4,19 @@ A fixture that gives a database gives its connection URL (a str); the test opens
 """
 
 import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lifecycle_emails.errors import LifecycleError
 from local_stack import example_app
 from local_stack.catcher import Catcher, running_catcher
 from local_stack.postgres import PostgresServer, temporary_server
+from tests.address_search import Listener, addresses_in_postgres
 
 _numbers = itertools.count(1)
 
@@ -20,6 +24,33 @@ _numbers = itertools.count(1)
 settings.register_profile(
     "long", max_examples=500, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.fixture(scope="session")
+def listener() -> Iterator[Listener]:
+    """Hear everything that the package logs, at any level, and every error that it makes."""
+    listener = Listener()
+    make_error = LifecycleError.__init__
+
+    def heard(self: LifecycleError, *words: object) -> None:
+        listener.hear(words)
+        make_error(self, *words)
+
+    logger = logging.getLogger("lifecycle_emails")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LifecycleError, "__init__", heard)
+        logger.addHandler(listener)
+        logger.setLevel(logging.DEBUG)
+        yield listener
+        logger.removeHandler(listener)
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_named(listener: Listener) -> Iterator[None]:
+    """Fail a test during which a log line or an error of the package names somebody's address."""
+    listener.take()
+    yield
+    assert listener.take() == [], "an address stands in a log line or an error"
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +79,11 @@ def ledger_template(postgres_server: PostgresServer) -> str:
 
 @pytest.fixture
 def ledger_database(postgres_server: PostgresServer, ledger_template: str) -> Iterator[str]:
-    """Give the URL of a new database with a migrated, empty ledger."""
-    yield from _database(postgres_server, ledger_template)
+    """Give the URL of a new database with a migrated, empty ledger; at the end no address may stand in it."""
+    for url in _database(postgres_server, ledger_template):
+        yield url
+        with psycopg.connect(url, autocommit=True) as ledger:
+            assert list(addresses_in_postgres(ledger, "lifecycle")) == []
 
 
 @pytest.fixture(scope="session")
