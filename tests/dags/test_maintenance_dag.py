@@ -2,6 +2,7 @@
 
 import smtplib
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,24 @@ def test_mail_in_doubt_that_evidence_knows_is_settled_and_not_told(
     assert states(ledger, CAMPAIGN) == {"17": "sent", "18": "in_doubt"}
     [alert] = ledger.execute("SELECT facts FROM lifecycle.alerts").fetchall()
     assert alert[0]["user_ids"] == ["18"]
+
+
+def test_witness_that_cannot_be_read_is_red_and_keeps_no_doubt_from_being_told(
+    maintenance: Maintenance,
+    ledger: Any,
+    cohort_date: date,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "witness.json").write_text("{}")
+    monkeypatch.setenv("LIFECYCLE_WITNESS", str(tmp_path / "witness.json"))
+    add_cohort(ledger, CAMPAIGN, cohort_date)
+    add_sends(ledger, ["17"], CAMPAIGN, cohort_date, state="sending")
+    let_time_pass(ledger, timedelta(minutes=20))
+
+    assert maintenance.run()["maintain"] == "failed"
+
+    assert maintenance.told() == [f"In doubt: 1 user of {CAMPAIGN}"]
 
 
 def test_alert_of_a_campaign_is_taken_over_only_when_it_is_overdue(

@@ -77,7 +77,7 @@ class FileWitness:
 
     def write(self, mark: Mark) -> None:
         """See `Witness`."""
-        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        beside = self._path.with_name(f"{self._path.name}.{mark.mark}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("w", encoding="utf-8") as file:

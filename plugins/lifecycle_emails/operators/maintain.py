@@ -18,6 +18,7 @@ from lifecycle_emails.operators.sending_tools import sending_tools
 
 if TYPE_CHECKING:
     from lifecycle_emails.ledger.evidence import EvidenceSource
+    from lifecycle_emails.ledger.session import LedgerConnection
 
 ANSWERS = {
     True: "it accepts mail again, and is used again",
@@ -61,21 +62,13 @@ class MaintainOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002  (Airflow's signature)
         """Do one round."""
         from lifecycle_emails.ledger.upkeep import keep_up  # noqa: PLC0415  (psycopg comes with it)
-        from lifecycle_emails.ledger.witness import (  # noqa: PLC0415
-            WITNESS_VARIABLE,
-            durability_warnings,
-            watch,
-            witness_of,
-        )
 
         campaigns = list(campaigns_without_mistakes(self, self.include_dir))
         with mistakes_fail_at_once(), open_ledger(self.ledger_conn_id) as ledger:
-            witness = witness_of(os.environ.get(WITNESS_VARIABLE))
-            for warning in durability_warnings(ledger, witness):
-                self.log.warning("The ledger's server: %s.", warning)
-            if finding := watch(ledger, witness):
-                self.log.error("All sending is halted, the ledger may have gone back in time: %s.", finding)
-            done = keep_up(ledger, campaigns, now=datetime.now(UTC), evidence=self.evidence)
+            try:
+                self._compare_with_witness(ledger)
+            finally:  # a witness that cannot be read keeps no doubt from being told
+                done = keep_up(ledger, campaigns, now=datetime.now(UTC), evidence=self.evidence)
         self.log.info(
             "%d campaigns: %d mails are newly in doubt, %d were settled by evidence, %d users held as stale,"
             " %d cohorts closed, %d cohorts were never planned, %d old details dropped.",
@@ -88,6 +81,20 @@ class MaintainOperator(BaseOperator):
             done.dropped,
         )
         return done.as_dict()
+
+    def _compare_with_witness(self, ledger: LedgerConnection) -> None:
+        from lifecycle_emails.ledger.witness import (  # noqa: PLC0415
+            WITNESS_VARIABLE,
+            durability_warnings,
+            watch,
+            witness_of,
+        )
+
+        witness = witness_of(os.environ.get(WITNESS_VARIABLE))
+        for warning in durability_warnings(ledger, witness):
+            self.log.warning("The ledger's server: %s.", warning)
+        if finding := watch(ledger, witness):
+            self.log.error("All sending is halted, the ledger may have gone back in time: %s.", finding)
 
 
 class ProbeProvidersOperator(BaseOperator):
