@@ -33,13 +33,18 @@ os.environ |= {
 from airflow.dag_processing.dagbag import DagBag  # noqa: E402  (after its settings)
 from airflow.models.dagrun import DagRun  # noqa: E402
 
+from tests.address_search import addresses_in_files, addresses_in_sqlite  # noqa: E402
 from tests.factories import IncludeFolder  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def airflow_metadata() -> None:
-    """Create Airflow's metadata database."""
+def airflow_metadata() -> Iterator[None]:
+    """Create Airflow's metadata database; at the end no address may stand in it, nor in Airflow's logs."""
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    yield
+    home = Path(_HOME.name)
+    assert list(addresses_in_sqlite(home / "airflow.db")) == []
+    assert list(addresses_in_files(home / "logs")) == []
 
 
 @pytest.fixture(scope="session")

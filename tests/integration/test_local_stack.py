@@ -21,6 +21,7 @@ from local_stack.mail_store import MailStore
 from local_stack.ports import free_port, is_free
 from local_stack.settings import PROJECT, Settings
 from local_stack.stack import CAMPAIGNS, LocalStack, newest_scheduled, send_one_day
+from tests.address_search import addresses_in_files, addresses_in_postgres
 from tests.scripted_smtp_server import ScriptedSmtpServer
 from tests.smtp_script import Reply
 
@@ -275,6 +276,16 @@ def test_airflow_reads_every_dag_and_its_log_can_be_read(api: AirflowApi) -> Non
     (run,) = api.runs(CAMPAIGNS[0], run_type="scheduled")
     (task,) = [task for task in api.tasks(run.dag_id, run.run_id) if task.task_id == "reconcile"]
     assert "users by cohort and state" in api.log(run.dag_id, run.run_id, task)
+
+
+def test_no_address_stands_in_airflow_its_logs_or_the_ledger(stack: LocalStack, day_sent: list[Run]) -> None:
+    with psycopg.connect(stack.postgres.url("lifecycle"), autocommit=True) as ledger:
+        assert list(addresses_in_postgres(ledger, "lifecycle")) == []
+    with psycopg.connect(stack.postgres.url("airflow"), autocommit=True) as metadata:
+        assert list(addresses_in_postgres(metadata, "public")) == []
+    logs = stack.settings.state / "airflow" / "logs"
+    assert any(logs.rglob("*.log"))
+    assert list(addresses_in_files(logs)) == []
 
 
 def test_second_stack_says_which_port_is_taken(stack: LocalStack, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from lifecycle_emails.ledger.gate import Gate, GateTerms, Passage, Record
 from lifecycle_emails.ledger.judging import limit_rate
 from lifecycle_emails.ledger.planning import extract_cohort
 from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.settling import SettleAs, Which, settle
 from tests.cutting_proxy import CuttingProxy
 from tests.factories import IncludeFolder
 from tests.integration.ledger.rows import let_time_pass, without_triggers
@@ -252,12 +253,8 @@ class World:
     def settle(self, name: str, user: int) -> None:
         """A person looks into the server's log and says what it says; the worker is gone by then."""
         sent = any((accept.campaign, accept.user) == (name, user) for accept in self.accepts)
-        change = "state = 'sent', sent_at = answer_due" if sent else "state = 'planned'"
-        self.ledger.execute(
-            f"UPDATE lifecycle.sends SET {change}, detail = 'the log says so'"
-            " WHERE campaign = %s AND user_id = %s AND state = 'in_doubt' AND answer_due < now()",
-            (name, str(user)),
-        )
+        verdict = SettleAs.SENT if sent else SettleAs.SEND_AGAIN
+        settle(self.ledger, name, Which([str(user)]), verdict, reason="the server's log says so", actor="ada")
         self.attempts = [a for a in self.attempts if (a.campaign, a.user) != (name, user)]
 
     # --- what must hold at any time -----------------------------------------------------------------------------

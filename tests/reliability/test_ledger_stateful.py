@@ -191,6 +191,14 @@ class LedgerMachine(RuleBasedStateMachine):
         if attempt := self._pass(whom, accepted=accepted):
             self.world.attempts.append(attempt)
 
+    @rule(answer_is_lost=st.booleans())
+    def everybody_ready_is_mailed(self, answer_is_lost: bool) -> None:
+        for name in CAMPAIGNS:
+            self.rate_is_limited(name)
+            for user in sorted(self.world.users_in(name, "ready")):
+                if attempt := self._ask(name, user, accepted=True):
+                    self._record(attempt, RecordedAs.IN_DOUBT if answer_is_lost else RecordedAs.SENT)
+
     @rule(whom=WHOM)
     def worker_dies_between_gate_and_dot(self, whom: int) -> None:
         self._pass(whom, accepted=False)
@@ -212,8 +220,10 @@ class LedgerMachine(RuleBasedStateMachine):
             self._record(attempt, RecordedAs.SENT if attempt.accepted else refusal)
 
     def _pass(self, whom: int, *, accepted: bool) -> Attempt | None:
+        return self._ask(*self._whom(whom), accepted=accepted)
+
+    def _ask(self, name: str, user: int, *, accepted: bool) -> Attempt | None:
         """Ask the gate, check that it was right to let pass, and let the server accept the mail or not."""
-        name, user = self._whom(whom)
         token, passage = self.world.ask(name, user)
         if passage is not Passage.PASSED:
             return None
