@@ -12,7 +12,7 @@ BIN := .venv/bin
 BROWSER_DRIVER := playwright==1.65.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants
+.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +41,12 @@ model: setup ## Search every order of events of the protocol, of careless ones a
 
 mutants: setup ## Plant wrong changes in copies of the package and see the fast tests notice each
 	@$(BIN)/python -m reliability.mutants $(ARGS)
+
+coverage: setup ## Branch coverage of ledger, delivery and frequency cap by their tests; fails under 100 %
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q tests/unit tests/integration $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under=100
 
 cap-rounds: setup ## Race the frequency cap, ROUNDS=10000 times with 16 connections at once
 	@$(BIN)/python -m reliability.cap_rounds --rounds $(or $(ROUNDS),10000)
