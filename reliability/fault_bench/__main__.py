@@ -234,6 +234,8 @@ def _mutants(options: argparse.Namespace) -> Sequence[Mutant]:
 
 def _try_mutants(mutants: Sequence[Mutant]) -> tuple[int, int]:
     """How many mutants of the package its tests were shown, and how many they noticed."""
+    if not mutants:
+        return 0, 0
     print(f"{len(mutants)} of {len(MUTANTS)} mutants of the package are shown to its tests", flush=True)
     results = run_mutants(mutants, told=_show_mutant)
     return len(results), sum(result.killed for result in results)
