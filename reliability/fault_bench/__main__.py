@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=max(2, min(4, os.cpu_count() or 2)))
     options = parser.parse_args()
     if options.schedules is None:
-        options.schedules = 10_000 if options.long else 40
+        options.schedules = 10_000 if options.long else 25
     return options
 
 
