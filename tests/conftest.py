@@ -20,6 +20,9 @@ from tests.address_search import Listener, addresses_in_postgres
 
 _numbers = itertools.count(1)
 
+# The same examples every time, and no deadline for each: how fast one is says more of the machine than of the code.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 # What a long run plays with: pytest --hypothesis-profile=long. Something else every time; a failure is kept and replayed.
 settings.register_profile(
     "long", max_examples=500, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
