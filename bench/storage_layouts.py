@@ -138,8 +138,9 @@ class Layout:
             self.ledger.execute(text("fill_arrivals"), plan.users._asdict())
             self.ledger.execute(query("analyze_arrivals"))
             with self.timed(step):
-                self.ledger.execute(self.query("move_arrivals"), plan.arguments)
-                self.ledger.execute(self.query("plan_arrivals"), plan.arguments)
+                new = self.ledger.execute(self.query("plan_arrivals"), plan.arguments).rowcount
+                known = {"known": plan.users.size - new}
+                self.ledger.execute(self.query("move_arrivals"), {**plan.arguments, **known})
             self.ledger.execute(query("drop_arrivals"))
 
     def judge(self, plan: Plan, step: str) -> int:
@@ -250,6 +251,7 @@ def _questions(plan: Plan, asked: list[tuple[str, Any]]) -> dict[str, Any]:
         "cohort_dates": [plan.cohort_date],
         "smtp_conn_id": "lifecycle_smtp",
         "template_version": "0f1e2d3c4b5a",
+        "code_version": "0.1.0+0f1e2d3c4b",
         "probe": False,
         "answer_seconds": _ANSWER_SECONDS,
         "user_ids": [user_id for user_id, _ in asked],

@@ -286,6 +286,8 @@ def _dag_arguments(
     return {
         "catchup": False,
         "max_active_runs": 1,
+        # a clear takes the newest version of a DAG bundle: a mended template goes out, not the old one again
+        "rerun_with_latest_version": True,
         **arguments,
         "tags": [*tags, *overrides.pop("tags", ())],
         "default_args": {**default_args, **overrides.pop("default_args", {})},

@@ -21,6 +21,7 @@ SENT_RUN = {
     "alert": "skipped",
     "reconcile": "success",
 }
+STEPS = ("extract_cohort", "filter_ledger", "limit_rate", "send_batch")
 DAG_FILE = '''
 """An Airflow DAG for a test."""
 
@@ -102,6 +103,12 @@ def test_daily_dag_mails_the_cohort_once_and_a_second_run_nobody(daily: DailyDag
     assert states_of(run) == SENT_RUN
     assert str(run.state) == "success"
     assert daily.copies() == once_each(1, 2, 3)
+
+    steps = daily.ledger.execute(
+        "SELECT step, run FROM lifecycle.cohort_steps WHERE cohort_date = %s ORDER BY started_at",
+        (today() - timedelta(days=4),),
+    ).fetchall()
+    assert steps == [(step, f"{CAMPAIGN} {run.run_id}") for step in STEPS]
 
     again = daily.run()
 

@@ -15,6 +15,7 @@ from lifecycle_emails.ledger.batches import Group
 from lifecycle_emails.ledger.provider import note_probe
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import ledger_session
+from lifecycle_emails.ledger.steps import record_step
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ def probe_provider(tools: SendingTools) -> bool | None:
         row = ledger.execute(query("batch_to_probe"), {"campaign": campaign.id}).fetchone()
     if row is None:
         return None
+    with ledger_session(tools.connect_ledger) as ledger:
+        record_step(ledger, campaign.id, [row[0]], "probe", "maintenance")
     try:
         sent = send_group(tools, Group((tuple(row),), 1), stop=threading.Event(), probe=True, at_most=1)
     except DeliveryError as error:

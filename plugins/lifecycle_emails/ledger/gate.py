@@ -20,6 +20,7 @@ from uuid import UUID
 
 import psycopg
 
+from lifecycle_emails.code_version import code_version
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.batches import LEASE_SECONDS, batch_arrays
 from lifecycle_emails.ledger.queries import query
@@ -129,6 +130,7 @@ class GateTerms:
     smtp_conn_id: str
     template_version: str
     dot_timeout: float
+    code_version: str = field(default_factory=code_version)
     probe: bool = False
     """A probe may pass while its provider is stopped."""
 
@@ -391,6 +393,7 @@ class Gate:
             "campaign": terms.campaign_id,
             "smtp_conn_id": terms.smtp_conn_id,
             "template_version": terms.template_version,
+            "code_version": terms.code_version,
             "probe": terms.probe,
             "answer_seconds": DOT_WITHIN_SECONDS + terms.dot_timeout + ANSWER_MARGIN_SECONDS,
             "user_ids": [question.user_id for question in questions],

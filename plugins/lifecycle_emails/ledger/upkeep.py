@@ -62,7 +62,7 @@ def keep_up(
     open_campaigns = [row[0] for row in ledger.execute(query("open_campaigns")).fetchall()]
     for campaign_id in open_campaigns:
         arguments = {"campaign": campaign_id, "cohort_dates": []}
-        with planning_transaction(ledger):
+        with planning_transaction(ledger, actor="maintenance"):
             ledger.execute(query("lock_campaign"), arguments)
             in_doubt += ledger.execute(query("sweep_cohorts"), arguments).rowcount
             stale += ledger.execute(query("hold_stale"), arguments).rowcount
@@ -136,5 +136,6 @@ def _drop_detail(ledger: LedgerConnection, keep: timedelta) -> int:
                 "drop_old_refusals",
                 "drop_old_alerts",
                 "drop_old_marks",
+                "drop_old_steps",
             )
         )

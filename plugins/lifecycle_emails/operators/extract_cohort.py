@@ -10,6 +10,7 @@ from airflow.sdk import Context
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.operators.campaign_operator import (
     DRY_RUN_REMARK,
+    EXTRACT_TASK_ID,
     CampaignOperator,
     mistakes_fail_at_once,
     open_ledger,
@@ -62,10 +63,21 @@ class ExtractCohortOperator(CampaignOperator):
     def _extract(self, campaign: Campaign, request: RunRequest) -> "Extracted":
         from lifecycle_emails.audience import Audience  # noqa: PLC0415  (psycopg comes with these)
         from lifecycle_emails.ledger.planning import extract_cohort  # noqa: PLC0415
+        from lifecycle_emails.ledger.steps import ledger_time, record_step  # noqa: PLC0415
 
         audience = Audience.load(Path(self.include_dir), campaign)
         connect_to_source = source_connector(campaign.source_conn_id)
         with open_ledger(self.ledger_conn_id) as ledger, closing(connect_to_source()) as source:
-            return extract_cohort(
+            started_at = ledger_time(ledger)
+            extracted = extract_cohort(
                 ledger, source, campaign, audience, request.cohort_date, with_earlier=request.with_earlier
             )
+            record_step(
+                ledger,
+                campaign.id,
+                extracted.cohort_dates,
+                EXTRACT_TASK_ID,
+                request.run,
+                started_at=started_at,
+            )
+            return extracted

@@ -62,10 +62,12 @@ class LedgerFilterOperator(CampaignOperator):
 
     def _filter(self, campaign: Campaign, request: RunRequest, cohorts: Sequence[date]) -> "Filtered":
         from lifecycle_emails.ledger.judging import filter_ledger  # noqa: PLC0415  (psycopg comes with it)
+        from lifecycle_emails.ledger.steps import record_step  # noqa: PLC0415
 
         if request.dry_run:
             would_be = self.plan_without_keeping(campaign, request, "filter").filtered
             assert would_be is not None  # noqa: S101  (asked for)
             return would_be
         with open_ledger(self.ledger_conn_id) as ledger:
+            record_step(ledger, campaign.id, cohorts, "filter_ledger", request.run)
             return filter_ledger(ledger, campaign, cohorts)

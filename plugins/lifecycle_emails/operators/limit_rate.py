@@ -83,9 +83,11 @@ class RateLimitOperator(CampaignOperator):
 
     def _limit(self, campaign: Campaign, request: RunRequest, cohorts: Sequence[date]) -> "Limited":
         from lifecycle_emails.ledger.judging import limit_rate  # noqa: PLC0415  (psycopg comes with it)
+        from lifecycle_emails.ledger.steps import record_step  # noqa: PLC0415
 
         rules = load_cap_rules(Path(self.include_dir), campaign.frequency_cap)
         with open_ledger(self.ledger_conn_id) as ledger:
+            record_step(ledger, campaign.id, cohorts, "limit_rate", request.run)
             return limit_rate(
                 ledger,
                 campaign,

@@ -73,8 +73,14 @@ def read_run_request(context: Mapping[str, Any], campaign: Campaign, now: dateti
         cohort_date=cohort_date,
         with_earlier=run_type == "scheduled",
         dry_run=bool(params.get("dry_run", False)),
-        run=f"{dag_run.dag_id} {dag_run.run_id}",
+        run=run_name(context),
     )
+
+
+def run_name(context: Mapping[str, Any]) -> str:
+    """Name the run in the ledger's records, for people only."""
+    dag_run = context["dag_run"]
+    return f"{dag_run.dag_id} {dag_run.run_id}"
 
 
 def _parse_date(text: str) -> date:

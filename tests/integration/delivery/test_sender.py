@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from bench.long_link import DelayingProxy
+from lifecycle_emails.code_version import code_version
 from lifecycle_emails.delivery.probe import probe_provider
 from lifecycle_emails.delivery.sender import send_group
 from lifecycle_emails.delivery.smtp_session import SmtpSettings
@@ -39,10 +40,11 @@ def test_batch_is_sent_once_and_a_second_run_sends_nothing(daily_run: DailyRun, 
     again = daily_run.plan()
     assert (again.ready, again.groups) == (0, ())
     row = daily_run.ledger.execute(
-        "SELECT queue_id, template_version FROM lifecycle.sends WHERE user_id = '1'"
+        "SELECT queue_id, template_version, code_version FROM lifecycle.sends WHERE user_id = '1'"
     ).fetchone()
     assert row is not None
     assert row[0].startswith("4Q")
+    assert row[2] == code_version()
     assert row[1] == daily_run.tools.templates.version
 
 

@@ -293,7 +293,7 @@ def test_gate_looks_rows_up_by_key_before_any_statistics_were_gathered(
 ) -> None:
     """A plan that walks the cohort makes the gate slower by the size of the cohort, until its time-out."""
     arguments = {
-        "campaign": "day4_follow_up", "smtp_conn_id": "x", "template_version": "v", "probe": False, "answer_seconds": 600.0,
+        "campaign": "day4_follow_up", "smtp_conn_id": "x", "template_version": "v", "code_version": "v", "probe": False, "answer_seconds": 600.0,
         "user_ids": ["1", "2"], "attempts": [uuid4(), uuid4()], "address_hashes": [HASH, HASH],
         "verdicts": ["sent"] * 2, "held_reasons": [None] * 2, "queue_ids": [None] * 2, "details": [None] * 2,
     }  # fmt: skip

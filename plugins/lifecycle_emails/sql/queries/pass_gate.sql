@@ -62,6 +62,7 @@ moved AS (
         END,
         address_hash = j.address_hash,
         template_version = %(template_version)s,
+        code_version = %(code_version)s,
         not_before = NULL
     FROM judged AS j
     WHERE s.ctid = j.row_at AND s.state = 'ready'

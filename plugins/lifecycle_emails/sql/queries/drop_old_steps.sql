@@ -1,0 +1,1 @@
+DELETE FROM lifecycle.cohort_steps WHERE started_at < now() - %(keep)s::interval
