@@ -94,8 +94,10 @@ def test_dag_never_catches_up(dag: DAG) -> None:
     )
 
 
-def test_dag_runs_once_at_a_time(dag: DAG) -> None:
-    assert dag.max_active_runs == 1, "two runs of a campaign only wait for each other's locks"
+def test_campaign_dag_runs_once_at_a_time(dag: DAG) -> None:
+    # maintenance may overlap: a probe that waits for its answer must not hold up the next round
+    sends = "send_batch" in dag.task_ids
+    assert dag.max_active_runs == 1 or not sends, "two runs of a campaign only wait for each other's locks"
 
 
 def test_tasks_retry_with_growing_pauses(dag: DAG) -> None:
