@@ -19,7 +19,7 @@ from lifecycle_emails.delivery.sender import send_group
 from lifecycle_emails.delivery.smtp_session import SmtpSettings
 from lifecycle_emails.errors import ConfigurationError, DeliveryError
 from lifecycle_emails.ledger.orders import halt, resume, suppress
-from lifecycle_emails.ledger.provider import stopped_providers
+from lifecycle_emails.ledger.provider import stop_provider, stopped_providers
 from lifecycle_emails.ledger.upkeep import sweep
 from tests.daily_run import DailyRun, today
 from tests.integration.ledger.rows import let_time_pass
@@ -366,3 +366,25 @@ def test_long_link_is_filled_by_more_connections(daily_run: DailyRun, smtp_serve
             assert sent.sent == len(users)
             rates.append(sent.sent / sent.seconds)
     assert rates[1] > 2.5 * rates[0], rates
+
+
+def test_probe_of_a_provider_that_cannot_be_reached_leaves_it_stopped(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
+) -> None:
+    daily_run.add_users(1)
+    daily_run.plan()
+    stop_provider(daily_run.ledger, daily_run.campaign.smtp_conn_id, "20 mails in a row were refused")
+    smtp_server.stop()
+    assert probe_provider(daily_run.tools) is False
+    assert [stop.probed_at is not None for stop in stopped_providers(daily_run.ledger)] == [True]
+    assert daily_run.states() == {"1": "ready"}
+
+
+def test_address_that_the_server_cannot_be_told_is_held_and_the_next_mail_goes_out(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
+) -> None:
+    daily_run.include.write_campaign(connections=1)
+    daily_run.add_users(1, email="jörg@example.com")  # the server offers no SMTPUTF8
+    daily_run.add_users(2)
+    daily_run.send(daily_run.plan())
+    assert daily_run.states() == {"1": "held/invalid_address", "2": "sent"}

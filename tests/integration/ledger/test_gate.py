@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -258,6 +259,7 @@ def test_lost_answer_to_commit_allows_no_dot_and_is_read_back(
         with open_gate(url) as gate:
             kept = uuid4()
             assert gate.ask("2", kept, HASH) is Passage.PASSED
+            gate.gather_seconds = 1.0  # else the outcome alone might make a group, and lose its answer alone
             proxy.cut_before_next_answer()
             gate.record(Record("2", kept, RecordedAs.SENT))
             attempt = uuid4()
@@ -348,3 +350,25 @@ def test_two_outcomes_of_one_user_are_recorded_in_their_order(ledger_database: s
         gate.record(Record("1", None, RecordedAs.REJECTED))
         assert gate.flush(timeout=5)
     assert states(ready_ledger)["1"] == "rejected"
+
+
+def test_outcome_that_cannot_be_written_before_closing_is_told_and_its_row_waits_for_the_sweep(
+    ledger_database: str, ready_ledger
+) -> None:
+    attempt = uuid4()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody_listens = psycopg.conninfo.make_conninfo(ledger_database, port=listener.getsockname()[1])
+    way = [ledger_database]
+    gate = Gate(lambda: psycopg.connect(way[0]), terms())
+    assert gate.ask("1", attempt, HASH) is Passage.PASSED
+    way[0] = nobody_listens
+    ready_ledger.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    gate.record(Record("1", attempt, RecordedAs.SENT))
+    assert not gate.close(timeout=0.5)
+    gate._thread.join(timeout=30)
+    assert "1 outcomes were not recorded" in str(gate.failure)
+    assert gate.ask("3", uuid4(), HASH) is Passage.NOT_COMMITTED
+    assert states(ready_ledger)["1"] == "sending"

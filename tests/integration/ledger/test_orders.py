@@ -59,3 +59,11 @@ def test_order_without_reason_or_with_two_whoms_changes_nothing(ledger_database:
         with pytest.raises(InvalidAddress):
             suppress(ledger, address="no address", reason="x")
         assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
+
+
+def test_order_to_a_ledger_that_lost_its_installation_row_says_so(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        ledger.execute("DELETE FROM lifecycle.installation")
+        with pytest.raises(LedgerError, match="was its installation row deleted"):
+            suppress(ledger, address="ada@example.com", reason="unsubscribed")
+        assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
