@@ -28,7 +28,8 @@ def whole_table_scans(ledger: LedgerConnection, plan: Plan) -> list[str]:
     """Names of queries whose plan, for this cohort and its users, has a sequential scan of sends."""
     arguments = {
         "batches": [0], "user_ids": [""], "attempts": [None], "address_hashes": [None], "most": 20,
-        "smtp_conn_id": "lifecycle_smtp", "template_version": "", "code_version": "", "probe": False, "answer_seconds": 670,
+        "smtp_conn_id": "lifecycle_smtp", "template_version": "", "code_version": "",
+        "probe": False, "answer_seconds": 670,
         "verdicts": ["sent"], "held_reasons": [None], "queue_ids": [None], "details": [None],
         "longest_window": max(CAP["windows"]), "keep": "400 days", "known": 1, "first_time": False,
         **plan.arguments,

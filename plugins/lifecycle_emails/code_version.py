@@ -18,7 +18,7 @@ _SUFFIXES = (".py", ".sql", ".j2")
 
 @cache
 def code_version() -> str:
-    """Give ``<version>+<hash>``; the hash is the same wherever the same files stand. Read once per process."""
+    """Give ``<version>+<hash>``; the hash is the same wherever the files are. Read once per process."""
     digest = hashlib.sha256()
     for name, content in sorted(_contents(files("lifecycle_emails"), "")):
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())

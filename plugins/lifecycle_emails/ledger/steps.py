@@ -22,7 +22,7 @@ def record_step(
     *,
     started_at: datetime | None = None,
 ) -> None:
-    """Write down that ``run`` begins ``step`` for these cohorts; ``started_at``: by the ledger's clock, or now.
+    """Write down that ``run`` begins ``step`` for these cohorts at ``started_at``, or now (ledger's clock).
 
     ``step`` is the step's task id. Called before the step; where its cohorts are known only afterwards, with
     the time before it.
