@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import select
+import signal
 import socket
 import struct
 import sys
@@ -273,4 +274,6 @@ def _settings(port: int) -> SmtpSettings:
 
 
 if __name__ == "__main__":
+    # an exit, so that Postfix is stopped and its folder removed when this is ended by a time-out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
