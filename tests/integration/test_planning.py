@@ -290,3 +290,27 @@ def test_capped_user_whose_address_breaks_is_held_for_that(daily_run: DailyRun) 
     daily_run.source.execute("UPDATE users SET email = 'broken'")
     daily_run.extract()
     assert daily_run.states() == {"1": "held/invalid_address"}
+
+
+def test_planning_reads_each_row_by_its_key_whatever_the_statistics_say(daily_run: DailyRun) -> None:
+    """Once, whoever had no usable address was looked for among all users of the cohort: hours for a million."""
+    size = 400
+    daily_run.add_users(*range(size), email="no address")
+    before = rows_of_sends_read(daily_run)
+    daily_run.plan()
+    daily_run.source.execute("UPDATE users SET email = 'user' || user_id || '@example.com'")
+    daily_run.plan()
+    daily_run.source.execute("DELETE FROM users WHERE user_id % 2 = 0")
+    daily_run.plan()
+    assert Counter(daily_run.states().values()) == {"held/left_audience": size // 2, "ready": size // 2}
+    assert rows_of_sends_read(daily_run) - before < 100 * size < size * size
+
+
+def rows_of_sends_read(run: DailyRun) -> int:
+    run.ledger.execute("SELECT pg_stat_force_next_flush()")
+    run.ledger.execute("SELECT pg_stat_clear_snapshot()")
+    row = run.ledger.execute(
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relid = 'lifecycle.sends'::regclass"
+    ).fetchone()
+    assert row is not None
+    return row[0]

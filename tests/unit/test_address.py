@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from lifecycle_emails.address import (
     ADDRESS_HASH_BYTES,
+    AddressHasher,
     address_hash,
     parse_mailbox,
     parse_recipient,
@@ -201,6 +202,41 @@ def test_address_hash_of_the_parsed_address_is_that_of_the_written_one(text: str
     except InvalidAddress:
         return
     assert address_hash(KEY, address) == address_hash(KEY, text)
+
+
+def hash_or_mistake(text: str | None) -> bytes | str:
+    try:
+        return address_hash(KEY, parse_recipient(text))
+    except InvalidAddress as mistake:
+        return str(mistake)
+
+
+@given(
+    st.emails()
+    | st.text(max_size=80)
+    | st.from_regex(r"\A[a-zA-Z0-9.+@\x22 \xfc-]{0,70}@[a-zA-Z0-9. \xdf-]{0,70}\Z")
+    | st.from_regex(r"\A[a-z]{60,66}@([a-z]{60,66}\.){1,4}com\Z")
+    | st.none()
+)
+@example("Ann.Lee@Example.com")
+@example(f"{LOCAL_64}@example.com")
+@example(f"l{LOCAL_64}@example.com")
+@example(f"{LOCAL_64}@{DOMAIN_189}")
+@example(f"{LOCAL_64}@d{DOMAIN_189}")
+@example("ann@localhost")
+@example("ann@example.123")
+@example("ann@-example.com")
+@example("ann@exam ple.com")
+@example("ann@example.com\n")
+@example(" ann@example.com")
+@example("ann@lee@example.com")
+@example(None)
+def test_hasher_says_of_any_text_what_parsing_and_hashing_say(text: str | None) -> None:
+    try:
+        said: bytes | str = AddressHasher(KEY)(text)
+    except InvalidAddress as mistake:
+        said = str(mistake)
+    assert said == hash_or_mistake(text)
 
 
 @pytest.mark.parametrize(

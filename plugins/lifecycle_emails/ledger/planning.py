@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from lifecycle_emails.address import address_hash, parse_recipient
+from lifecycle_emails.address import AddressHasher
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import Cohort, natural_cohort
@@ -113,23 +113,29 @@ def _plan(
     audience: Audience,
     cohort_date: date,
 ) -> Extracted:
-    arguments = {"campaign": campaign.id, "cohort_date": cohort_date, "batch_size": campaign.batch_size}
+    arguments: dict[str, Any] = {
+        "campaign": campaign.id,
+        "cohort_date": cohort_date,
+        "batch_size": campaign.batch_size,
+    }
     with planning_transaction(ledger):
         ledger.execute(query("lock_campaign"), arguments)
-        cohort = frozen_cohort(ledger, campaign.id, cohort_date) or _freeze(ledger, campaign, cohort_date)
+        known_cohort = frozen_cohort(ledger, campaign.id, cohort_date)
+        cohort = known_cohort or _freeze(ledger, campaign, cohort_date)
         for change in changed_since_frozen(cohort, campaign):
             log.warning("%s, cohort %s: %s", campaign.id, cohort_date, change)
         (hash_key,) = one_row(ledger.execute(query("address_hash_key")))
         with _arrivals(ledger):
-            _copy_members(ledger, audience.members(source, cohort), hash_key, audience.name)
-            moved = ledger.execute(query("move_arrivals"), arguments).rowcount
+            found = _copy_members(ledger, audience.members(source, cohort), hash_key, audience.name)
             new = ledger.execute(query("plan_arrivals"), arguments).rowcount
+            arguments |= {"known": found - new, "first_time": known_cohort is None}
+            moved = ledger.execute(query("move_arrivals"), arguments).rowcount
             ledger.execute(query("refresh_arrivals"), arguments)
-            departed = ledger.execute(query("hold_departures"), arguments).rowcount
+            departed = _hold_departures(ledger, arguments)
             ledger.execute(query("hold_unaddressed"), arguments)
             ledger.execute(query("create_batches"), arguments)
-            counts = one_row(ledger.execute(query("count_arrivals"), arguments))
-            found, here, elsewhere, without_row = counts
+            elsewhere, without_row = one_row(ledger.execute(query("count_arrivals"), arguments))
+            here = found - elsewhere - without_row
             ledger.execute(query("note_audience"), {**arguments, "found": found, "without_row": without_row})
         # last: note_audience has waited for a release under way, whose word this statement then sees
         in_doubt = ledger.execute(query("doubt_arrivals"), arguments).rowcount
@@ -169,25 +175,30 @@ def _arrivals(ledger: LedgerConnection) -> Iterator[None]:
     ledger.execute(query("drop_arrivals"))
 
 
+def _hold_departures(ledger: LedgerConnection, arguments: dict[str, Any]) -> int:
+    if not arguments["first_time"]:
+        ledger.execute(query("index_arrivals"))
+    return ledger.execute(query("hold_departures"), arguments).rowcount
+
+
 def _copy_members(
     ledger: LedgerConnection, members: Iterator[tuple[str, str | None]], hash_key: bytes, audience_name: str
-) -> None:
-    previous = None
+) -> int:
+    """Copy the audience into the temporary table, and return how many users it has."""
+    hashed = AddressHasher(hash_key)
+    found, previous = 0, None
     with ledger.cursor() as cursor, cursor.copy(query("copy_arrivals")) as copy:
-        for user_id, email in members:
+        copy.set_types(["text", "bytea", "text"])
+        for found, (user_id, email) in enumerate(members, start=1):  # noqa: B007  (the last number is the count)
             if user_id == previous:  # they come in order, so doubles are neighbours
                 raise SourceError(
                     f"{audience_name} returns user {user_id} more than once; nothing was planned. "
                     "Make the query return one row per user (a join often needs DISTINCT ON or EXISTS)"
                 )
             previous = user_id
-            copy.write_row((user_id, *_hash_or_mistake(hash_key, email)))
+            try:
+                copy.write_row((user_id, hashed(email), None))
+            except InvalidAddress as mistake:
+                copy.write_row((user_id, None, str(mistake)))
     ledger.execute(query("analyze_arrivals"))
-
-
-def _hash_or_mistake(hash_key: bytes, email: str | None) -> tuple[bytes | None, str | None]:
-    """The hash of the address, or what is wrong with it, by the measure of its mailing: it is not trimmed."""
-    try:
-        return address_hash(hash_key, parse_recipient(email)), None
-    except InvalidAddress as error:
-        return None, str(error)
+    return found

@@ -1,1 +1,1 @@
-COPY arrivals (user_id, address_hash, address_mistake) FROM STDIN
+COPY arrivals (user_id, address_hash, address_mistake) FROM STDIN (FORMAT binary)

@@ -1,4 +1,5 @@
--- The users to be judged and how many slots each has taken under each rule; run after taking the cap lock.
+-- The users to be judged and how many slots each has taken under each rule; run after taking the cap lock, and after
+-- hold_unsendable, so that whoever is planned may be sent. Most have no slot at all, and nothing is counted for them.
 -- Refused under a rule: as many slots as it allows are taken within its window. A row per (user, rule) refused.
 CREATE TEMPORARY TABLE refused AS
 WITH rules AS (
@@ -7,11 +8,11 @@ WITH rules AS (
 ),
 candidates AS (
     SELECT user_id, cohort_date
-    FROM lifecycle.judgement
+    FROM lifecycle.judgement AS j
     WHERE campaign = %(campaign)s
       AND cohort_date = ANY (%(cohort_dates)s)
-      AND hold IS NULL
-      AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s))
+      AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s AND hold IS NULL))
+      AND EXISTS (SELECT FROM lifecycle.cap_slots AS any_slot WHERE any_slot.user_id = j.user_id OFFSET 0)
 )
 SELECT c.user_id, c.cohort_date, t.rule, t.slots_taken
 FROM candidates AS c

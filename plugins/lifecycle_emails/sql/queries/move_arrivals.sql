@@ -1,17 +1,22 @@
 -- Somebody whose creation day was corrected moves here, unless an attempt was ever made; a slot is given back.
+-- Runs after plan_arrivals; when that found no known user, there is nobody to move.
 WITH last_batch AS (
     SELECT coalesce(max(batch) + 1, 0) AS next FROM lifecycle.sends
     WHERE campaign = %(campaign)s AND cohort_date = %(cohort_date)s
 ),
-moving AS (
-    SELECT s.user_id, (row_number() OVER (ORDER BY s.user_id) - 1) / %(batch_size)s AS chunk
+moving AS MATERIALIZED (
+    SELECT mine.row_at, (row_number() OVER (ORDER BY a.user_id) - 1) / %(batch_size)s AS chunk
     FROM arrivals AS a
-    JOIN lifecycle.sends AS s USING (user_id)
-    WHERE s.campaign = %(campaign)s
-      AND s.occurrence = 'once'
-      AND s.cohort_date <> %(cohort_date)s
-      AND s.attempt IS NULL
-      AND s.state IN ('planned', 'held', 'ready')
+    CROSS JOIN LATERAL (
+        SELECT s.ctid AS row_at, s.cohort_date, s.attempt, s.state
+        FROM lifecycle.sends AS s
+        WHERE s.user_id = a.user_id AND s.campaign || '' = %(campaign)s AND s.occurrence = 'once'
+        LIMIT 1 -- one look-up per row, by key: see plan_arrivals
+    ) AS mine
+    WHERE %(known)s > 0
+      AND mine.cohort_date <> %(cohort_date)s
+      AND mine.attempt IS NULL
+      AND mine.state IN ('planned', 'held', 'ready')
 )
 UPDATE lifecycle.sends AS s
 SET cohort_date = %(cohort_date)s,
@@ -21,8 +26,6 @@ SET cohort_date = %(cohort_date)s,
     not_before = NULL,
     detail = format('moved from cohort %%s', s.cohort_date)
 FROM moving, last_batch
-WHERE s.user_id = moving.user_id
-  AND s.campaign = %(campaign)s
-  AND s.occurrence = 'once'
+WHERE s.ctid = moving.row_at
   AND s.attempt IS NULL
   AND s.state IN ('planned', 'held', 'ready')

@@ -14,7 +14,8 @@ FROM arrivals AS a
 CROSS JOIN last_batch
 WHERE NOT EXISTS (
     SELECT FROM lifecycle.sends AS s
-    WHERE s.user_id = a.user_id AND s.campaign = %(campaign)s AND s.occurrence = 'once'
+    WHERE s.user_id = a.user_id AND s.campaign || '' = %(campaign)s AND s.occurrence = 'once'
+    OFFSET 0 -- one look-up per row, in order of the key; with || no other index than the key's can be taken for it
 )
 ORDER BY a.user_id
 ON CONFLICT (user_id, campaign, occurrence) DO NOTHING

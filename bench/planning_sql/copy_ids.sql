@@ -1,0 +1,4 @@
+COPY (
+    SELECT user_id::text FROM users
+    WHERE created_at >= %(day)s::date::timestamptz AND created_at < %(day)s::date::timestamptz + interval '1 day'
+) TO STDOUT
