@@ -1,7 +1,8 @@
 """Parse the DAG files of a folder as Airflow's DAG processor does; started by `bench.planning`.
 
 Prints one JSON object: seconds of importing Airflow, then of parsing every file, by the clock and of CPU, and
-how many connections were tried meanwhile (a parsed file must need no database and no network).
+how many connections Python's sockets tried meanwhile: a parsed file must need no network. Those of libpq
+are not among them; the database that is configured does not exist, so a file that needs it cannot be parsed.
 """
 
 from __future__ import annotations
