@@ -32,9 +32,12 @@ def test_without_redis_the_command_that_installs_it_is_all_that_is_said(command:
     assert not (tmp_path / "state").exists()
 
 
+# A job in the background of a shell's script starts with SIGINT ignored, and so do its children: CI may be one.
 UNTIL_STOPPED = """
-import sys, time
+import signal, sys, time
 from reliability.celery_run import run_on_celery
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def play(stack):
     stack.start_servers()
