@@ -14,7 +14,6 @@ SENDER = "lifecycle_emails/delivery/sender.py"
 MAILS = "lifecycle_emails/delivery/mails.py"
 REPLY = "lifecycle_emails/delivery/reply.py"
 MIGRATION = "lifecycle_emails/sql/migrations/0001_ledger.sql"
-TRANSITIONS = "lifecycle_emails/sql/migrations/0002_witness.sql"
 QUERIES = "lifecycle_emails/sql/queries/"
 
 ASK = "        passage = self._gate.ask(mail.user_id, attempt, mail.address_hash)\n"
@@ -34,7 +33,7 @@ GUARD_OF_STATE = (
     Patch(
         QUERIES + "pass_gate.sql", "WHERE s.ctid = j.row_at AND s.state = 'ready'", "WHERE s.ctid = j.row_at"
     ),
-    Patch(TRANSITIONS, "    WHEN 'sent' THEN false\n", "    WHEN 'sent' THEN true\n"),
+    Patch(MIGRATION, "    WHEN 'sent' THEN false\n", "    WHEN 'sent' THEN true\n"),
     Patch(MIGRATION, "OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW", "OR (false AND NEW"),
     Patch(MIGRATION, "WHEN (OLD.state = 'sent' AND (NEW.sent_at", "WHEN (false AND (NEW.sent_at"),
     Patch(MIGRATION, "CHECK ((state = 'sent') = (sent_at IS NOT NULL))", "CHECK (true)"),

@@ -173,7 +173,9 @@ CREATE TABLE lifecycle.alerts (
     facts jsonb NOT NULL,
     callbacks text[] NOT NULL,
     escalated_at timestamptz,
-    CONSTRAINT alert_kind_is_known CHECK (kind IN ('limit_exceeded', 'in_doubt', 'missing_cohorts', 'provider_stopped'))
+    CONSTRAINT alert_kind_is_known CHECK (
+        kind IN ('limit_exceeded', 'in_doubt', 'missing_cohorts', 'provider_stopped', 'ledger_went_back')
+    )
 );
 CREATE INDEX alerts_by_age ON lifecycle.alerts (created_at);
 
@@ -257,6 +259,15 @@ BEGIN
         MESSAGE = format('the ledger forbids this %s on lifecycle.%s: %s', lower(TG_OP), TG_TABLE_NAME, TG_ARGV[0]);
 END $$;
 
+-- What the transition table does not name is refused. A later migration replaces this function to know an exception.
+CREATE FUNCTION lifecycle.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'integrity_constraint_violation',
+        CONSTRAINT = TG_NAME,
+        MESSAGE = format('the ledger forbids this update on lifecycle.sends: %s -> %s is no transition; see docs/ledger.md', OLD.state, NEW.state);
+END $$;
+
 -- The transition table. Named pairs pass at no cost: the WHEN clause is evaluated without calling the function.
 CREATE TRIGGER send_transition_is_legal BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.state <> NEW.state AND NOT CASE OLD.state
@@ -268,7 +279,7 @@ WHEN (OLD.state <> NEW.state AND NOT CASE OLD.state
     WHEN 'rejected' THEN NEW.state = 'planned'
     WHEN 'sent' THEN false
 END)
-EXECUTE FUNCTION lifecycle.refuse('no such transition; see docs/ledger.md');
+EXECUTE FUNCTION lifecycle.check_transition();
 
 CREATE TRIGGER send_key_is_fixed BEFORE UPDATE OF user_id, campaign, occurrence ON lifecycle.sends FOR EACH ROW
 WHEN ((OLD.user_id, OLD.campaign, OLD.occurrence) IS DISTINCT FROM (NEW.user_id, NEW.campaign, NEW.occurrence))
@@ -326,13 +337,23 @@ EXECUTE FUNCTION lifecycle.refuse('a send begins as planned');
 CREATE TRIGGER cohort_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.cohorts FOR EACH STATEMENT
 EXECUTE FUNCTION lifecycle.refuse('cohorts are kept, so that gaps between them can be found');
 
+-- A later migration replaces this function to let a person's written approval move a deadline.
+CREATE FUNCTION lifecycle.check_frozen_cohort() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'integrity_constraint_violation',
+        CONSTRAINT = TG_NAME,
+        MESSAGE = 'the ledger forbids this update on lifecycle.cohorts: window, zone, offset and deadline of a cohort are'
+            ' frozen when it is planned';
+END $$;
+
 CREATE TRIGGER cohort_is_frozen BEFORE UPDATE ON lifecycle.cohorts FOR EACH ROW
 WHEN (
     (OLD.campaign, OLD.cohort_date, OLD.window_start, OLD.window_end, OLD.timezone, OLD.offset_days, OLD.not_after)
     IS DISTINCT FROM
     (NEW.campaign, NEW.cohort_date, NEW.window_start, NEW.window_end, NEW.timezone, NEW.offset_days, NEW.not_after)
 )
-EXECUTE FUNCTION lifecycle.refuse('window, zone, offset and deadline of a cohort are frozen when it is planned');
+EXECUTE FUNCTION lifecycle.check_frozen_cohort();
 
 -- Every send belongs to a cohort. Checked per statement: a foreign key would cost five seconds per million rows.
 CREATE FUNCTION lifecycle.check_cohorts_of_sends() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -105,7 +105,7 @@ WHERE r.released_at IS NOT NULL;
 
 -- Never gated as far as this ledger knows, but perhaps sent in a time that it has forgotten: such a row may become
 -- in_doubt, in the transaction of the release, or when it first comes into a cohort of the lost time.
-CREATE FUNCTION lifecycle.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION lifecycle.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.state IN ('planned', 'held', 'ready') AND NEW.state = 'in_doubt'
        AND NEW.attempt IS DISTINCT FROM OLD.attempt
@@ -123,22 +123,3 @@ BEGIN
         CONSTRAINT = TG_NAME,
         MESSAGE = format('the ledger forbids this update on lifecycle.sends: %s -> %s is no transition; see docs/ledger.md', OLD.state, NEW.state);
 END $$;
-
-DROP TRIGGER send_transition_is_legal ON lifecycle.sends;
--- The same transition table as before; what is not in it is refused, but for the one exception.
-CREATE TRIGGER send_transition_is_legal BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.state <> NEW.state AND NOT CASE OLD.state
-    WHEN 'planned' THEN NEW.state IN ('held', 'ready')
-    WHEN 'held' THEN NEW.state IN ('planned', 'ready')
-    WHEN 'ready' THEN NEW.state IN ('planned', 'held', 'sending', 'rejected')
-    WHEN 'sending' THEN NEW.state IN ('ready', 'sent', 'rejected', 'in_doubt')
-    WHEN 'in_doubt' THEN NEW.state IN ('planned', 'sent', 'rejected')
-    WHEN 'rejected' THEN NEW.state = 'planned'
-    WHEN 'sent' THEN false
-END)
-EXECUTE FUNCTION lifecycle.check_transition();
-
-ALTER TABLE lifecycle.alerts DROP CONSTRAINT alert_kind_is_known;
-ALTER TABLE lifecycle.alerts ADD CONSTRAINT alert_kind_is_known CHECK (
-    kind IN ('limit_exceeded', 'in_doubt', 'missing_cohorts', 'provider_stopped', 'ledger_went_back')
-);

@@ -22,7 +22,7 @@ CREATE TRIGGER extension_is_never_rewritten BEFORE UPDATE OR DELETE OR TRUNCATE 
 EXECUTE FUNCTION lifecycle.refuse('what was approved is kept');
 
 -- A deadline may move later, by the days of an extension of this transaction, and nothing else of a cohort ever changes.
-CREATE FUNCTION lifecycle.check_frozen_cohort() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION lifecycle.check_frozen_cohort() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF (OLD.campaign, OLD.cohort_date, OLD.window_start, OLD.window_end, OLD.timezone, OLD.offset_days)
        = (NEW.campaign, NEW.cohort_date, NEW.window_start, NEW.window_end, NEW.timezone, NEW.offset_days)
@@ -43,12 +43,3 @@ BEGIN
         MESSAGE = 'the ledger forbids this update on lifecycle.cohorts: window, zone, offset and deadline of a cohort are'
             ' frozen when it is planned; only lifecycle extend moves a deadline';
 END $$;
-
-DROP TRIGGER cohort_is_frozen ON lifecycle.cohorts;
-CREATE TRIGGER cohort_is_frozen BEFORE UPDATE ON lifecycle.cohorts FOR EACH ROW
-WHEN (
-    (OLD.campaign, OLD.cohort_date, OLD.window_start, OLD.window_end, OLD.timezone, OLD.offset_days, OLD.not_after)
-    IS DISTINCT FROM
-    (NEW.campaign, NEW.cohort_date, NEW.window_start, NEW.window_end, NEW.timezone, NEW.offset_days, NEW.not_after)
-)
-EXECUTE FUNCTION lifecycle.check_frozen_cohort();

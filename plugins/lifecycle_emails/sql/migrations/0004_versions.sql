@@ -1,4 +1,4 @@
--- By which code each mail was sent, and which run did which step for which cohort: what `lifecycle why` tells.
+-- By which code each mail was sent, and which run did which step for which cohort.
 
 -- Beside template_version: the package's version and a hash over its files, written at the gate.
 ALTER TABLE lifecycle.sends ADD COLUMN code_version text;
