@@ -19,7 +19,8 @@ from lifecycle_emails.address import address_hash, parse_recipient
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.frequency_cap import CapRule
-from lifecycle_emails.ledger.gate import Gate, GateTerms, Passage, Record
+from lifecycle_emails.ledger.attempt import Passage, Record
+from lifecycle_emails.ledger.gate import Gate, GateTerms
 from lifecycle_emails.ledger.judging import limit_rate
 from lifecycle_emails.ledger.planning import extract_cohort
 from lifecycle_emails.ledger.queries import query

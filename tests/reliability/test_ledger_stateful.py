@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.dry_run import dry_run
-from lifecycle_emails.ledger.gate import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.judging import filter_ledger
 from lifecycle_emails.ledger.orders import halt, resume, suppress, unsuppress
 from lifecycle_emails.ledger.provider import note_probe, stop_provider

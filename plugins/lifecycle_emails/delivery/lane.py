@@ -15,7 +15,8 @@ from lifecycle_emails.delivery.refusal_watch import RefusalWatch
 from lifecycle_emails.delivery.reply import Outcome, Phase, Verdict
 from lifecycle_emails.delivery.smtp_session import SmtpSession
 from lifecycle_emails.errors import InvalidAddress
-from lifecycle_emails.ledger.gate import DOT_WITHIN_SECONDS, Gate, Passage, Record, RecordedAs, uptime
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
+from lifecycle_emails.ledger.gate import DOT_WITHIN_SECONDS, Gate, uptime
 from lifecycle_emails.message import RenderedMessage
 
 RECORDED_AS = {

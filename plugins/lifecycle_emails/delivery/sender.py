@@ -25,8 +25,9 @@ from lifecycle_emails.delivery.mails import Keys, Mails, SendingTools
 from lifecycle_emails.delivery.refusal_watch import RefusalWatch
 from lifecycle_emails.delivery.smtp_session import SmtpSession
 from lifecycle_emails.errors import DeliveryError, LedgerError
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.batches import Due, Group, due_rows, due_users, give_back_leases, take_leases
-from lifecycle_emails.ledger.gate import RECONNECT_FOR_SECONDS, Gate, GateTerms, Record, RecordedAs
+from lifecycle_emails.ledger.gate import RECONNECT_FOR_SECONDS, Gate, GateTerms
 from lifecycle_emails.ledger.planning import planned_cohort
 from lifecycle_emails.ledger.provider import stop_provider
 from lifecycle_emails.ledger.queries import query
@@ -44,6 +45,12 @@ ANSWERS_AFTER_STOP_SECONDS = 2.5
 
 RECORDING_AFTER_STOP_SECONDS = 1.5
 """After that, how long they may take to be recorded: Airflow kills a task 5 s after asking it to end."""
+
+OUTCOMES = (*(set(RecordedAs) - {RecordedAs.NO_DOT}), Passage.SUPPRESSED, Passage.STALE)
+"""What a mail can end in; all else leaves its user due at once."""
+
+PASSES_IN_VAIN = 3
+"""So many passes in a row that bring nobody to an outcome end the task: its retry comes after a pause."""
 
 PROGRESS_EVERY_SECONDS = 10.0
 
@@ -141,16 +148,19 @@ class _GroupSender:
             self._keys = Keys(*one_row(ledger.execute(query("installation_keys"))))
 
     def run(self, at_most: int | None) -> None:
-        """Pass over what is due until nothing is, or a pass sends nothing."""
+        """Pass over what is due until nothing is, a pass reaches no gate, or some in a row end in nothing."""
+        in_vain = 0
         try:
-            while not self._should_stop():
+            while not self._should_stop() and in_vain < PASSES_IN_VAIN:
                 before = self._tally.counts()
                 due = self._read_due()
                 if not due:
                     break
                 self._one_pass(due, at_most)
-                if at_most is not None or self._tally.counts() == before:
+                after = self._tally.counts()
+                if at_most is not None or after == before:
                     break
+                in_vain = 0 if any(after[outcome] > before[outcome] for outcome in OUTCOMES) else in_vain + 1
         finally:
             self._end()
 

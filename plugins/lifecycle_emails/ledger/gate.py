@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -22,6 +21,7 @@ import psycopg
 
 from lifecycle_emails.code_version import code_version
 from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.batches import LEASE_SECONDS, batch_arrays
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import (
@@ -50,46 +50,6 @@ UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.InternalError, 
 def uptime() -> float:
     """Seconds of the clock that keeps running while the process or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-class Passage(StrEnum):
-    """The gate's answer for one attempt. Only PASSED allows the dot."""
-
-    PASSED = "passed"
-    SUPPRESSED = "suppressed"
-    STALE = "stale"
-    HALTED = "halted"
-    PROVIDER_STOPPED = "provider_stopped"
-    LOST = "lost"
-    """The row is no longer ready: another attempt has it, or it was judged again."""
-    NOT_COMMITTED = "not_committed"
-    """No answer to COMMIT was read, or the sender is stopping."""
-
-
-class RecordedAs(StrEnum):
-    """What the ledger makes of an attempt."""
-
-    SENT = "sent"
-    REJECTED = "rejected"
-    RETRY = "retry"
-    """Not accepted, and not the recipient's fault: ready again after a pause."""
-    NO_DOT = "no_dot"
-    """Passed the gate, but the dot was never written: ready again at once."""
-    IN_DOUBT = "in_doubt"
-    HELD = "held"
-    """Never offered to the server, with a held reason."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One outcome for the ledger. ``attempt`` is the gate's token, None for what never reached the gate."""
-
-    user_id: str
-    attempt: UUID | None
-    recorded_as: RecordedAs
-    held_reason: str | None = None
-    queue_id: str | None = None
-    detail: str | None = None
 
 
 class Event(Protocol):

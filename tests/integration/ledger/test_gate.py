@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from lifecycle_emails.address import address_hash
-from lifecycle_emails.ledger.gate import Gate, GateTerms, Passage, Record, RecordedAs
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
+from lifecycle_emails.ledger.gate import Gate, GateTerms
 from lifecycle_emails.ledger.orders import halt, resume, suppress
 from lifecycle_emails.ledger.provider import stop_provider
 from lifecycle_emails.ledger.queries import query
