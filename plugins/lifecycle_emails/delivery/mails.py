@@ -23,7 +23,8 @@ from lifecycle_emails.cohort import Cohort
 from lifecycle_emails.delivery.lane import Mail, Tally
 from lifecycle_emails.delivery.smtp_session import SmtpSettings
 from lifecycle_emails.errors import InvalidAddress, RenderFailed
-from lifecycle_emails.ledger.gate import Event, Gate, Record, RecordedAs
+from lifecycle_emails.ledger.attempt import Record, RecordedAs
+from lifecycle_emails.ledger.gate import Event, Gate
 from lifecycle_emails.ledger.session import Connect
 from lifecycle_emails.message import MessageTemplates
 from lifecycle_emails.message_id import message_id
@@ -103,6 +104,7 @@ class Mails:
         with self._changed:
             self._ended = True
             self._chunk.clear()
+            self._read = None
             self._wake_all()
 
     def _take_chunk(self) -> bool:
