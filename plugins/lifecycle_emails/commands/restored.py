@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
     witness = witness_of(os.environ.get(WITNESS_VARIABLE))
     with ledger_session(connect) as ledger:
         watch(ledger, witness)
-        released = release(
+        in_doubt = release(
             ledger,
             witness,
             since=options.since,
@@ -51,10 +51,10 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
             reason=options.reason,
             actor=actor(ledger),
         )
-    if not released.in_doubt:
+    if not in_doubt:
         return "sending goes on; nobody is in doubt for it"
     return (
-        f"sending goes on; {released.in_doubt} users may have been mailed in the time that is missing, and "
+        f"sending goes on; {in_doubt} users may have been mailed in the time that is missing, and "
         "are in doubt. Settle them: lifecycle settle CAMPAIGN"
     )
 

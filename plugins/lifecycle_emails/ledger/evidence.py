@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from lifecycle_emails.ledger.queries import query
@@ -82,10 +82,6 @@ class EvidenceReport:
     bounced: int
     contradictions: tuple[str, ...]
     unproven: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For XCom: counts, and user ids of contradictions."""
-        return asdict(self)
 
 
 NOTHING_IN_DOUBT = EvidenceReport(0, 0, (), 0)

@@ -168,13 +168,6 @@ def watch(ledger: LedgerConnection, witness: Witness | None) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Released:
-    """What a release did: users now in doubt, and the cohorts they are in."""
-
-    in_doubt: int
-
-
 def release(
     ledger: LedgerConnection,
     witness: Witness | None,
@@ -183,8 +176,10 @@ def release(
     now: datetime,
     reason: str,
     actor: str = "",
-) -> Released:
+) -> int:
     """Trust the ledger again: its memory is missing from ``since`` (aware) on, or nothing is for None.
+
+    Returns how many users are in doubt for it.
 
     Whoever may have been mailed since then is in doubt from now on: all users not gated yet, of every cohort
     that was open in that time. Whoever is first planned into such a cohort later becomes so by planning.
@@ -211,7 +206,7 @@ def release(
         in_doubt = ledger.execute(query("doubt_lost_time")).rowcount
     if witness is not None:
         witness.write(_make_mark(ledger))
-    return Released(in_doubt)
+    return in_doubt
 
 
 def durability_warnings(ledger: LedgerConnection, witness: Witness | None) -> list[str]:
