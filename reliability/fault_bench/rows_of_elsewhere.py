@@ -17,6 +17,6 @@ FAULTS: Faults = (
         "sending halts, after the release 0 second copies",
         "the witness outside the ledger",
         None,
-        not_automated_because="it has no row here yet; tests/integration/ledger/test_witness.py tests it",
+        not_automated_because="tests/integration/ledger/test_witness_of_servers.py plays it",
     ),
 )
