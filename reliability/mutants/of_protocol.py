@@ -78,7 +78,7 @@ PROTOCOL = (
         "ledger/gate.py",
         "            self._recover(records)\n",
         "            self._recover([])\n",
-        _GATE_TESTS + "test_lost_answer_to_commit_allows_no_dot_and_is_read_back",
+        _GATE_TESTS + "test_server_that_drops_connections_loses_no_outcome",
     ),
     _mutant(
         "outcomes of one user in no order",

@@ -22,7 +22,7 @@ from reliability.mutants.mutant import Mutant, MutantError
 
 REPOSITORY = Path(__file__).parents[2]
 AT_ONCE = 2
-GIVE_UP_AFTER_SECONDS = 1800
+GIVE_UP_AFTER_SECONDS = 300
 
 _FAILED = re.compile(r"^FAILED (\S+?)::(.+?)(?: - .*)?$", re.MULTILINE)
 
