@@ -59,8 +59,8 @@ FORGETFUL = Variant(
         ),
         Patch(
             "lifecycle_emails/delivery/sender.py",
-            "if at_most is not None or self._tally.counts() == before:",
-            "if self._tally is not None:",
+            "if at_most is not None or after == before:",
+            "if after is not None:",
         ),
     ),
 )
