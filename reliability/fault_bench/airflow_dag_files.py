@@ -33,7 +33,7 @@ for name in [name for name in sys.modules if name.split(".")[0] == "lifecycle_em
 
 from datetime import UTC, datetime, timedelta
 
-import lifecycle_emails.dag_factory
+import lifecycle_emails.dag_factory.campaign_dag
 from lifecycle_emails import lifecycle_dag, lifecycle_maintenance_dag
 from reliability.fault_bench.airflow_probe import teller, watch
 
@@ -41,7 +41,7 @@ watch({folder!r})
 {body}
 '''
 DAG_BODY = """\
-lifecycle_emails.dag_factory.SEND_TIMEOUT = timedelta(seconds={send_seconds})
+lifecycle_emails.dag_factory.campaign_dag.SEND_TIMEOUT = timedelta(seconds={send_seconds})
 dag = lifecycle_dag(
     {campaign!r},
     dag_id={dag_id!r},

@@ -18,7 +18,7 @@ import pytest
 
 from lifecycle_emails import cli
 from lifecycle_emails.campaign import Campaign
-from lifecycle_emails.dag_factory import POOL
+from lifecycle_emails.dag_factory.arguments import POOL
 from local_stack.postgres import PostgresServer
 from reliability.compose import VARIABLE, filled_in, read_compose
 
