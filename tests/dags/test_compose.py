@@ -19,6 +19,7 @@ import pytest
 from lifecycle_emails import cli
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.dag_factory.arguments import POOL
+from lifecycle_emails.ledger.witness import WITNESS_VARIABLE
 from local_stack.postgres import PostgresServer
 from reliability.compose import VARIABLE, filled_in, read_compose
 
@@ -197,6 +198,19 @@ def test_names_of_pool_and_connections_are_those_of_the_code(compose: dict[str, 
         if name.startswith("AIRFLOW_CONN_")
     }
     assert given == expected
+
+
+def test_witness_is_kept_outside_the_ledgers_server_where_the_image_lets_airflow_write(
+    compose: dict[str, Any],
+) -> None:
+    witness = Path(compose["services"]["worker"]["environment"][WITNESS_VARIABLE])
+    volume = f"witness:{witness.parent}"
+    assert volume in compose["services"]["worker"]["volumes"]
+    assert all("witness" not in mounted for mounted in compose["services"]["postgres"]["volumes"])
+    owned = re.findall(
+        r"install --directory --owner airflow (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert str(witness.parent) in owned[0].split()
 
 
 def test_ledger_is_a_database_that_the_first_start_creates(compose: dict[str, Any]) -> None:
