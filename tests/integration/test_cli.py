@@ -94,6 +94,8 @@ def test_command_runs_as_a_module_and_explains_itself() -> None:
         "settle",
         "restored",
         "extend",
+        "release",
+        "actions",
     ):
         assert command in done.stdout
 
@@ -120,7 +122,8 @@ def test_order_for_a_mistyped_campaign_is_refused(capsys, ledger_database: str, 
     arguments = ("--ledger", ledger_database, *order, "--campaign", "day4_folow_up", "--reason", "template")
     status, _, said = run(capsys, *arguments)
     assert status == 1
-    assert "there is no campaign day4_folow_up; nothing was changed" in said
+    assert "there is no campaign day4_folow_up (known: " in said
+    assert said.endswith("Nothing was changed")
     with connect(ledger_database) as ledger:
         assert ledger.execute("SELECT count(*) FROM lifecycle.halts").fetchone() == (0,)
         assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)

@@ -5,7 +5,17 @@ function of its options and of how to open the ledger, which returns the text to
 rules: a command calls one function of the core.
 """
 
-from lifecycle_emails.commands import extend, halt, migrate, restored, settle, suppress, validate
+from lifecycle_emails.commands import (
+    actions,
+    extend,
+    halt,
+    migrate,
+    release,
+    restored,
+    settle,
+    suppress,
+    validate,
+)
 
-TOPICS = (migrate, validate, suppress, halt, settle, extend, restored)
+TOPICS = (migrate, validate, suppress, halt, settle, release, extend, restored, actions)
 """In the order in which ``lifecycle --help`` lists them."""

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.actions import Actor
 from lifecycle_emails.ledger.orders import known_campaigns
 from lifecycle_emails.ledger.session import Connect, LedgerConnection
+from lifecycle_emails.operation import carry_out
+from lifecycle_emails.order import Order
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  (no public name)
 """What ``ArgumentParser.add_subparsers`` returns."""
@@ -70,6 +73,12 @@ def check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:
             f"there is no campaign {campaign_id}; nothing was changed. "
             f"Known: {', '.join(sorted(known)) or 'none'}"
         )
+
+
+def ordered(ledger: LedgerConnection, order: Order) -> str:
+    """Carry out an order in the name of whoever runs this command, audited; return what came of it."""
+    campaigns = [file.stem for file in Path("include/campaigns").glob("*.yaml")]
+    return carry_out(ledger, order, Actor(actor(ledger), "command"), campaigns).result
 
 
 def actor(ledger: LedgerConnection) -> str:

@@ -7,16 +7,18 @@ import sys
 
 from lifecycle_emails.commands.command import (
     Commands,
-    actor,
     add_cohort_range,
     add_command,
     add_reason,
     check_campaign,
     check_cohort_range,
+    ordered,
 )
 from lifecycle_emails.errors import LedgerError
-from lifecycle_emails.ledger.extending import Extension, extend, look_at_extension
+from lifecycle_emails.ledger.extending import Extension, look_at_extension
 from lifecycle_emails.ledger.session import Connect, ledger_session
+from lifecycle_emails.operation import told_extension
+from lifecycle_emails.order import Action, Order
 
 EPILOG = """\
 Says how many users it may reach, and asks. The next scheduled run takes these cohorts along and judges their
@@ -51,19 +53,19 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
         )
         if not options.yes and not _approved(extension):
             raise LedgerError("not approved; nothing was changed")
-        extend(ledger, extension, reason=options.reason, actor=actor(ledger))
-    return f"extended: {_told(extension)}"
+        order = Order(
+            Action.EXTEND,
+            options.reason,
+            options.campaign,
+            cohort_from=options.cohort_from,
+            cohort_to=options.cohort_to,
+            days=options.days,
+            approved_users=extension.users,
+        )
+        return ordered(ledger, order)
 
 
 def _approved(extension: Extension) -> bool:
     if not sys.stdin.isatty():
-        raise LedgerError(f"{_told(extension)}. Nothing was changed; approve it with --yes")
-    return input(f"{_told(extension)}. Extend? [y/N] ").strip().lower() in {"y", "yes"}
-
-
-def _told(extension: Extension) -> str:
-    return (
-        f"{extension.cohorts} cohorts of {extension.campaign} from {extension.cohort_from} to "
-        f"{extension.cohort_to}, by {extension.days} days, up to {extension.latest:%Y-%m-%d %H:%M %Z}: "
-        f"{extension.users} users not mailed yet ({extension.stale} of them stale now)"
-    )
+        raise LedgerError(f"{told_extension(extension)}. Nothing was changed; approve it with --yes")
+    return input(f"{told_extension(extension)}. Extend? [y/N] ").strip().lower() in {"y", "yes"}

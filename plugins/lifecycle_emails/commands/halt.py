@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from lifecycle_emails.commands.command import (
-    Commands,
-    actor,
-    add_campaign_and_reason,
-    add_command,
-    check_campaign,
-)
-from lifecycle_emails.ledger.orders import halt, resume
+from lifecycle_emails.commands.command import Commands, add_campaign_and_reason, add_command, ordered
 from lifecycle_emails.ledger.session import Connect, ledger_session
+from lifecycle_emails.order import Action, Order
 
 
 def add(commands: Commands) -> None:
@@ -27,13 +21,10 @@ def add(commands: Commands) -> None:
 def run_halt(options: argparse.Namespace, connect: Connect) -> str:
     """Stop sending."""
     with ledger_session(connect) as ledger:
-        check_campaign(ledger, options.campaign)
-        done = halt(ledger, campaign_id=options.campaign, reason=options.reason, actor=actor(ledger))
-    return "sending is halted" if done else "was halted before; nothing changed"
+        return ordered(ledger, Order(Action.HALT, options.reason, options.campaign))
 
 
 def run_resume(options: argparse.Namespace, connect: Connect) -> str:
     """Let sending go on."""
     with ledger_session(connect) as ledger:
-        done = resume(ledger, campaign_id=options.campaign, reason=options.reason, actor=actor(ledger))
-    return "sending goes on" if done else "there was no such halt; nothing changed"
+        return ordered(ledger, Order(Action.RESUME, options.reason, options.campaign))

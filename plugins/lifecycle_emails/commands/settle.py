@@ -13,12 +13,14 @@ from lifecycle_emails.commands.command import (
     add_command,
     check_campaign,
     check_cohort_range,
+    ordered,
 )
 from lifecycle_emails.delivery.postfix_log import PostfixLog
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.evidence import EvidenceReport, doubts, settle_by_evidence
 from lifecycle_emails.ledger.session import Connect, LedgerConnection, ledger_session
-from lifecycle_emails.ledger.settling import SettleAs, Settled, Which, settle
+from lifecycle_emails.ledger.settling import SettleAs
+from lifecycle_emails.order import Action, Order
 
 EPILOG = """\
 A mail log proves what it mentions; what it does not mention stays in doubt. What no log proves, a person
@@ -54,8 +56,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace, connect: Connect) -> str:
     """Settle, or list."""
     check_cohort_range(options)
-    which = Which(options.user, options.cohort_from, options.cohort_to)
-    named = [options.user is not None, which.cohort_from is not None, options.all]
+    named = [options.user is not None, options.cohort_from is not None, options.all]
     if options.postfix_log and (options.verdict or any(named)):
         raise LedgerError("a log settles whatever it proves: give --postfix-log alone; nothing was changed")
     if options.verdict and (sum(named) != 1 or not options.reason):
@@ -72,10 +73,16 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
             return _told(settle_by_evidence(ledger, [log], campaign_id=options.campaign, actor=actor(ledger)))
         if not options.verdict:
             return _listed(ledger, options.campaign)
-        settled = settle(
-            ledger, options.campaign, which, options.verdict, reason=options.reason, actor=actor(ledger)
+        order = Order(
+            Action.SETTLE_AS_SENT if options.verdict is SettleAs.SENT else Action.SETTLE_TO_SEND_AGAIN,
+            options.reason,
+            options.campaign,
+            user_ids=tuple(options.user or ()),
+            cohort_from=options.cohort_from,
+            cohort_to=options.cohort_to,
+            everybody=options.all,
         )
-    return _settled(options.campaign, settled, options.verdict)
+        return ordered(ledger, order)
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -107,21 +114,3 @@ def _listed(ledger: LedgerConnection, campaign_id: str) -> str:
         for doubt in found
     ]
     return "\n".join(lines) or f"nothing of campaign {campaign_id} is in doubt"
-
-
-def _settled(campaign_id: str, settled: Settled, verdict: SettleAs) -> str:
-    if verdict is SettleAs.SENT:
-        return f"{settled.users} settled as sent"
-    lines = [f"{settled.users} settled: they are judged again by the next run"]
-    lines.append(
-        "The ledger cannot know whether the process that wrote their dots is dead. Make sure that no task "
-        f"that was sending between {settled.first_gate_at.isoformat(timespec='seconds')} and "
-        f"{settled.last_gate_at.isoformat(timespec='seconds')} is frozen anywhere before that run begins."
-    )
-    if settled.too_late:
-        first, last = settled.too_late[0], settled.too_late[-1]
-        lines.append(
-            f"Cohorts {first} to {last} are past their deadline, and are held as stale. To send, run "
-            f"lifecycle extend {campaign_id} --cohort-from {first} --cohort-to {last} --days N --reason ..."
-        )
-    return "\n".join(lines)

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from lifecycle_emails.commands.command import (
-    Commands,
-    actor,
-    add_campaign_and_reason,
-    add_command,
-    check_campaign,
-)
-from lifecycle_emails.ledger.orders import suppress, unsuppress
+from lifecycle_emails.commands.command import Commands, add_campaign_and_reason, add_command, ordered
 from lifecycle_emails.ledger.session import Connect, ledger_session
+from lifecycle_emails.order import Action, Order
 
 
 def add(commands: Commands) -> None:
@@ -31,27 +25,15 @@ def add(commands: Commands) -> None:
 def run_suppress(options: argparse.Namespace, connect: Connect) -> str:
     """Suppress a user or an address."""
     with ledger_session(connect) as ledger:
-        check_campaign(ledger, options.campaign)
-        done = suppress(
-            ledger,
-            user_id=options.user,
-            address=options.address,
-            campaign_id=options.campaign,
-            reason=options.reason,
-            actor=actor(ledger),
-        )
-    return "suppressed" if done else "was suppressed before; nothing changed"
+        return ordered(ledger, _order(Action.SUPPRESS, options))
 
 
 def run_unsuppress(options: argparse.Namespace, connect: Connect) -> str:
     """Lift a suppression."""
     with ledger_session(connect) as ledger:
-        done = unsuppress(
-            ledger,
-            user_id=options.user,
-            address=options.address,
-            campaign_id=options.campaign,
-            reason=options.reason,
-            actor=actor(ledger),
-        )
-    return "suppression lifted" if done else "there was no such suppression; nothing changed"
+        return ordered(ledger, _order(Action.UNSUPPRESS, options))
+
+
+def _order(action: Action, options: argparse.Namespace) -> Order:
+    users = () if options.user is None else (options.user,)
+    return Order(action, options.reason, options.campaign, user_ids=users, address=options.address)

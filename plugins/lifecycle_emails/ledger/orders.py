@@ -62,6 +62,18 @@ def resume(ledger: LedgerConnection, *, campaign_id: str | None = None, reason: 
     return _order(ledger, "resume", {"campaign": campaign_id}, reason, actor) > 0
 
 
+def halt_in_force(ledger: LedgerConnection, campaign_id: str | None) -> str:
+    """Who halted exactly this campaign, or all for None, when and why; empty without such a halt."""
+    row = ledger.execute(query("halt_in_force"), {"campaign": campaign_id}).fetchone()
+    return row[0] if row else ""
+
+
+def hash_of_address(ledger: LedgerConnection, address: str) -> bytes:
+    """The keyed hash under which this ledger knows an address. Raises InvalidAddress for no address."""
+    (key,) = one_row(ledger.execute(query("address_hash_key")))
+    return address_hash(key, parse_recipient(address))
+
+
 def known_campaigns(ledger: LedgerConnection) -> list[str]:
     """Ids of the campaigns that the ledger has planned a cohort of, in order."""
     return [row[0] for row in ledger.execute(query("known_campaigns"))]
@@ -72,8 +84,7 @@ def _whom(ledger: LedgerConnection, user_id: str | None, address: str | None) ->
         raise LedgerError("name exactly one of a user and an address; nothing was changed")
     if address is None:
         return {"user_id": user_id, "address_hash": None}
-    (key,) = one_row(ledger.execute(query("address_hash_key")))
-    return {"user_id": None, "address_hash": address_hash(key, parse_recipient(address))}
+    return {"user_id": None, "address_hash": hash_of_address(ledger, address)}
 
 
 def _order(ledger: LedgerConnection, name: str, arguments: dict[str, Any], reason: str, actor: str) -> int:

@@ -41,7 +41,7 @@ def test_role_that_may_only_read_is_told_what_it_may_not_write(
         ledger.execute("GRANT SELECT ON ALL TABLES IN SCHEMA lifecycle TO stranger")
     assert main(["--ledger", stranger, "halt", "--reason", "x"]) == 1
     said = capsys.readouterr().err.strip()
-    assert "permission denied for table halts" in said
+    assert "permission denied for table actions" in said
     assert "\n" not in said
 
 

@@ -1,0 +1,140 @@
+"""Carries out a person's order on the ledger: checks it, does it, and says in words what came of it.
+
+The one way in for commands and for Airflow. Knows the ledger's functions and no SQL, and must not know who
+asked: the caller names the actor. Sending a test needs a mail server: `delivery.test_mail` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.actions import Actor, Done, carry_out_once
+from lifecycle_emails.ledger.extending import Extension, extend, look_at_extension
+from lifecycle_emails.ledger.orders import (
+    halt,
+    halt_in_force,
+    hash_of_address,
+    known_campaigns,
+    resume,
+    suppress,
+    unsuppress,
+)
+from lifecycle_emails.ledger.releasing import release
+from lifecycle_emails.ledger.session import LedgerConnection
+from lifecycle_emails.ledger.settling import SettleAs, Settled, Which, settle
+from lifecycle_emails.order import SETTLING, Action, Order
+
+
+def carry_out(ledger: LedgerConnection, order: Order, actor: Actor, campaigns: Collection[str]) -> Done:
+    """Check the order, do it, and write both into the audit. ``campaigns``: ids that have a file.
+
+    Raises LedgerError, with everything unchanged, where the order makes no sense or the ledger forbids it.
+    """
+    order.check({*known_campaigns(ledger), *campaigns})
+    kept = order.arguments()
+    if order.address is not None:
+        kept["address_hash"] = hash_of_address(ledger, order.address).hex()
+    return carry_out_once(ledger, order, actor, kept, lambda: _act(ledger, order, actor.name))
+
+
+def told_extension(extension: Extension) -> str:
+    """What an extension means, for the person who approves it."""
+    return (
+        f"{extension.cohorts} cohorts of {extension.campaign} from {extension.cohort_from} to "
+        f"{extension.cohort_to}, by {extension.days} days, up to {extension.latest:%Y-%m-%d %H:%M %Z}: "
+        f"{extension.users} users not mailed yet ({extension.stale} of them stale now)"
+    )
+
+
+def _act(ledger: LedgerConnection, order: Order, actor: str) -> str:
+    if order.action in {Action.HALT, Action.RESUME}:
+        return _halt_or_resume(ledger, order, actor)
+    if order.action in {Action.SUPPRESS, Action.UNSUPPRESS}:
+        return _suppress_or_unsuppress(ledger, order, actor)
+    if order.campaign is None:
+        raise LedgerError(f"{order.action}: name the campaign. Nothing was changed")
+    if order.action in SETTLING:
+        return _settle(ledger, order, order.campaign, actor)
+    if order.action is Action.RELEASE:
+        released = release(ledger, order.campaign, order.user_ids, reason=order.reason, actor=actor)
+        lines = [f"{released.users} released: they are judged again by the next run"]
+        return "\n".join([*lines, *_too_late(order.campaign, released.too_late)])
+    if order.action is Action.EXTEND:
+        return _extend(ledger, order, order.campaign, actor)
+    raise LedgerError(f"{order.action} is not done on the ledger alone; nothing was changed")
+
+
+def _halt_or_resume(ledger: LedgerConnection, order: Order, actor: str) -> str:
+    terms: dict[str, Any] = {"campaign_id": order.campaign, "reason": order.reason, "actor": actor}
+    if order.action is Action.RESUME:
+        done = resume(ledger, **terms)
+        return "sending goes on" if done else "there was no such halt; nothing changed"
+    if halt(ledger, **terms):
+        return "sending is halted"
+    return f"was halted before, {halt_in_force(ledger, order.campaign)}; nothing changed"
+
+
+def _suppress_or_unsuppress(ledger: LedgerConnection, order: Order, actor: str) -> str:
+    lifting = order.action is Action.UNSUPPRESS
+    change = unsuppress if lifting else suppress
+    terms: dict[str, Any] = {"campaign_id": order.campaign, "reason": order.reason, "actor": actor}
+    if order.address is not None:
+        changed, asked = int(change(ledger, address=order.address, **terms)), 1
+    else:
+        changed = sum(change(ledger, user_id=user_id, **terms) for user_id in sorted(order.user_ids))
+        asked = len(order.user_ids)
+    if not changed:
+        return (
+            "there was no such suppression; nothing changed"
+            if lifting
+            else "was suppressed before; nothing changed"
+        )
+    word = "suppression lifted" if lifting else "suppressed"
+    return word if asked == 1 else f"{word}: {changed} of {asked}; the others were so before"
+
+
+def _settle(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:
+    which = Which(list(order.user_ids) or None, order.cohort_from, order.cohort_to)
+    verdict = SettleAs.SENT if order.action is Action.SETTLE_AS_SENT else SettleAs.SEND_AGAIN
+    settled = settle(ledger, campaign, which, verdict, reason=order.reason, actor=actor)
+    if verdict is SettleAs.SENT:
+        return f"{settled.users} settled as sent"
+    return _told_settled(campaign, settled)
+
+
+def _told_settled(campaign: str, settled: Settled) -> str:
+    first, last = (at.isoformat(timespec="seconds") for at in (settled.first_gate_at, settled.last_gate_at))
+    done = f"{settled.users} settled: they are judged again by the next run"
+    warning = (
+        "The ledger cannot know whether the process that wrote their dots is dead. Make sure that no task "
+        f"that was sending between {first} and {last} is frozen anywhere before that run begins."
+    )
+    return "\n".join([done, warning, *_too_late(campaign, settled.too_late)])
+
+
+def _too_late(campaign: str, dates: tuple[date, ...]) -> list[str]:
+    if not dates:
+        return []
+    first, last = dates[0], dates[-1]
+    advice = (
+        f"Cohorts {first} to {last} are past their deadline, and are held as stale. To send, run "
+        f"lifecycle extend {campaign} --cohort-from {first} --cohort-to {last} --days N --reason ..."
+    )
+    return [advice]
+
+
+def _extend(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:
+    if order.cohort_from is None or order.cohort_to is None or order.days is None:
+        raise LedgerError("extend: give cohort dates and days. Nothing was changed")
+    extension = look_at_extension(ledger, campaign, order.cohort_from, order.cohort_to, order.days)
+    if order.approved_users is None:
+        raise LedgerError(
+            f"{told_extension(extension)}. Nothing was changed; to approve it, order it again with "
+            f"approved_users = {extension.users}"
+        )
+    extend(ledger, replace(extension, users=order.approved_users), reason=order.reason, actor=actor)
+    return f"extended: {told_extension(extension)}"

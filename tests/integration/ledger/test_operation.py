@@ -1,0 +1,269 @@
+"""A person's orders: done and written down together, once for each run, never past suppression or cap."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+
+import psycopg
+import pytest
+
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.frequency_cap import CapRule
+from lifecycle_emails.ledger.actions import Actor, Done, begin_action, end_action, list_actions
+from lifecycle_emails.ledger.judging import filter_ledger, limit_rate
+from lifecycle_emails.ledger.orders import suppress
+from lifecycle_emails.operation import carry_out
+from lifecycle_emails.order import Action, Order
+from tests.integration.ledger.rows import (
+    COHORT_DATE,
+    add_cohort,
+    add_sends,
+    connect,
+    make_campaign,
+    make_doubts,
+    states,
+)
+
+CAMPAIGN = "day4_follow_up"
+ADA = Actor("ada", "airflow", "lifecycle_operations manual__1")
+BOB = Actor("postgres (command, bob)", "command")
+
+
+def ordered(action: Action, *user_ids: str, **fields) -> Order:
+    return Order(action, "mended it", CAMPAIGN, user_ids=user_ids, **fields)
+
+
+def give(ledger, order: Order, actor: Actor = BOB) -> Done:
+    return carry_out(ledger, order, actor, [CAMPAIGN])
+
+
+def audit(ledger) -> list[tuple[str, str, str | None]]:
+    return [(done.actor, done.action, done.result) for done in list_actions(ledger)]
+
+
+@pytest.fixture
+def ledger(ledger_database: str):
+    with connect(ledger_database) as connection:
+        add_cohort(connection)
+        yield connection
+
+
+def test_action_is_kept_with_who_what_why_and_the_database_role(ledger) -> None:
+    give(ledger, Order(Action.SUPPRESS, " asked by phone ", CAMPAIGN, user_ids=("42",)), ADA)
+    [kept] = list_actions(ledger)
+    assert (kept.actor, kept.actor_kind, kept.run_key) == ("ada", "airflow", ADA.run_key)
+    assert (kept.database_role, kept.action, kept.reason) == ("postgres", "suppress", "asked by phone")
+    assert (kept.arguments, kept.result) == ({"campaign": CAMPAIGN, "user_ids": ["42"]}, "suppressed")
+
+
+def test_suppressed_address_is_kept_as_its_hash_only(ledger) -> None:
+    give(ledger, Order(Action.SUPPRESS, "asked", address="ada@example.com"))
+    [kept] = list_actions(ledger)
+    assert [(bytes.fromhex(kept.arguments["address_hash"]),)] == ledger.execute(
+        "SELECT address_hash FROM lifecycle.suppressions"
+    ).fetchall()
+    assert "example.com" not in str(kept)
+
+
+def test_run_does_its_action_once_however_often_it_is_cleared(ledger) -> None:
+    assert give(ledger, ordered(Action.HALT), ADA) == Done("sending is halted")
+    give(ledger, ordered(Action.RESUME))
+    assert give(ledger, ordered(Action.HALT), ADA) == Done("sending is halted", before=True)
+    assert ledger.execute("SELECT count(*) FROM lifecycle.halts WHERE lifted_at IS NULL").fetchone() == (0,)
+    assert len(list_actions(ledger)) == 2
+
+
+def test_two_tasks_of_one_run_at_once_do_its_action_once(ledger, ledger_database: str) -> None:
+    barrier = Barrier(2)
+
+    def one() -> Done:
+        with connect(ledger_database) as own:
+            barrier.wait()
+            return give(own, ordered(Action.HALT), ADA)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result() for future in [pool.submit(one), pool.submit(one)]]
+    assert sorted(each.before for each in done) == [False, True]
+    assert len(list_actions(ledger)) == 1
+
+
+def test_run_that_asks_for_something_else_is_refused(ledger) -> None:
+    give(ledger, ordered(Action.HALT), ADA)
+    with pytest.raises(LedgerError, match="has done another action before; nothing was changed"):
+        give(ledger, ordered(Action.RESUME), ADA)
+
+
+def test_refused_action_leaves_nothing_and_its_run_may_try_again(ledger) -> None:
+    with pytest.raises(LedgerError, match="not in campaign day4_follow_up: user 42"):
+        give(ledger, ordered(Action.RELEASE, "42"), ADA)
+    assert audit(ledger) == []
+    add_sends(ledger, ["42"], state="rejected")
+    assert give(ledger, ordered(Action.RELEASE, "42"), ADA).before is False
+
+
+def test_second_operator_is_told_who_was_first(ledger) -> None:
+    give(ledger, ordered(Action.HALT), ADA)
+    second = give(ledger, ordered(Action.HALT))
+    assert second.result.startswith("was halted before, by ada since ")
+    assert second.result.endswith("(mended it); nothing changed")
+    assert ledger.execute("SELECT count(*) FROM lifecycle.halts").fetchone() == (1,)
+
+
+def test_two_operators_release_one_user_at_once_and_the_second_is_refused(ledger, ledger_database) -> None:
+    add_sends(ledger, ["42"], state="rejected")
+    barrier = Barrier(2)
+
+    def one() -> str:
+        with connect(ledger_database) as own:
+            barrier.wait()
+            try:
+                return give(own, ordered(Action.RELEASE, "42")).result
+            except LedgerError as refused:
+                return str(refused)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(future.result() for future in [pool.submit(one), pool.submit(one)])
+    assert said == [
+        "1 released: they are judged again by the next run",
+        "only rejected or capped users are released; user 42 is planned. Nothing was changed",
+    ]
+    assert ledger.execute(
+        "SELECT count(*) FROM lifecycle.send_events WHERE to_state = 'planned'"
+    ).fetchone() == (1,)
+    assert len(list_actions(ledger)) == 1
+
+
+def test_released_user_is_judged_again_by_suppression(ledger) -> None:
+    add_sends(ledger, ["1", "2"], state="rejected")
+    suppress(ledger, user_id="2", reason="asked")
+    give(ledger, ordered(Action.RELEASE, "1", "2"))
+    filter_ledger(ledger, make_campaign(), [COHORT_DATE])
+    assert states(ledger) == {"1": "planned", "2": "held/suppressed"}
+
+
+def test_released_user_of_a_drop_campaign_is_judged_again_by_the_cap(ledger) -> None:
+    campaign = make_campaign(on_cap="drop")
+    rules = [CapRule(name="weekly", max_sends=1, window=timedelta(days=7))]
+
+    def limit() -> None:
+        limit_rate(ledger, campaign, rules, [COHORT_DATE], callbacks=(), run="", max_groups=1)
+
+    add_cohort(ledger, "other")
+    long_ago = datetime.now(UTC) - timedelta(days=8)
+    add_sends(ledger, ["1"], "other", state="sent")
+    add_sends(ledger, ["2"], "other", state="sent", sent_at=long_ago, answer_due=long_ago)
+    add_sends(ledger, ["1", "2"], state="held", held_reason="capped")
+    limit()
+    assert states(ledger) == {"1": "held/capped", "2": "held/capped"}
+    give(ledger, ordered(Action.RELEASE, "1", "2"))
+    limit()
+    assert states(ledger) == {"1": "held/capped", "2": "ready"}
+
+
+def test_release_is_told_in_history_with_its_actor(ledger) -> None:
+    add_sends(ledger, ["1"], state="rejected")
+    add_sends(ledger, ["2"], state="held", held_reason="capped")
+    give(ledger, ordered(Action.RELEASE, "1", "2"), ADA)
+    told = ledger.execute(
+        "SELECT user_id, from_state, to_state, actor, detail FROM lifecycle.send_events ORDER BY user_id"
+    ).fetchall()
+    assert told == [
+        ("1", "rejected", "planned", "ada", "released by hand: mended it"),
+        ("2", "held", "planned", "ada", "released by hand: mended it"),
+    ]
+
+
+@pytest.mark.parametrize("state", ["sent", "ready", "planned", "held"])
+def test_nobody_else_is_released_and_then_nobody_at_all(ledger, state: str) -> None:
+    add_sends(ledger, ["1"], state="rejected")
+    add_sends(ledger, ["2"], state=state)
+    with pytest.raises(LedgerError, match=f"user 2 is {state}"):
+        give(ledger, ordered(Action.RELEASE, "1", "2"))
+    assert states(ledger)["1"] == "rejected"
+
+
+def test_bounced_mail_is_not_released_by_anybody(ledger) -> None:
+    add_sends(ledger, ["1"], state="rejected", queue_id="4QaBcD1z2y")
+    with pytest.raises(LedgerError, match="It is never sent again"):
+        give(ledger, ordered(Action.RELEASE, "1"))
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="never sent again"):
+        ledger.execute("UPDATE lifecycle.sends SET state = 'planned'")
+
+
+def test_release_says_which_cohorts_are_too_late(ledger) -> None:
+    past = COHORT_DATE - timedelta(days=30)
+    add_cohort(ledger, cohort_date=past, not_after=datetime.now(UTC) - timedelta(days=1))
+    add_sends(ledger, ["1"], cohort_date=past, state="rejected")
+    assert (
+        "lifecycle extend day4_follow_up --cohort-from" in give(ledger, ordered(Action.RELEASE, "1")).result
+    )
+
+
+def test_settling_by_filter_and_by_name(ledger) -> None:
+    make_doubts(ledger, ["1", "2", "3"])
+    assert give(ledger, ordered(Action.SETTLE_AS_SENT, "1"), ADA).result == "1 settled as sent"
+    dates = {"cohort_from": COHORT_DATE, "cohort_to": COHORT_DATE}
+    again = give(ledger, ordered(Action.SETTLE_TO_SEND_AGAIN, **dates)).result
+    assert again.startswith("2 settled: they are judged again by the next run\nThe ledger cannot know")
+    assert states(ledger) == {"1": "sent", "2": "planned", "3": "planned"}
+
+
+def test_mail_that_may_be_in_flight_is_not_settled(ledger) -> None:
+    make_doubts(ledger, ["1"], age=timedelta())
+    ledger.execute("UPDATE lifecycle.batches SET lease_until = now() + interval '1 minute'")
+    with pytest.raises(LedgerError, match="an answer may still come for user 1"):
+        give(ledger, ordered(Action.SETTLE_TO_SEND_AGAIN, everybody=True), ADA)
+    assert (states(ledger), audit(ledger)) == ({"1": "in_doubt"}, [])
+
+
+def test_extension_names_its_total_and_is_done_only_when_that_is_approved(ledger) -> None:
+    add_sends(ledger, ["1", "2"])
+    dates = {"cohort_from": COHORT_DATE, "cohort_to": COHORT_DATE, "days": 3}
+    with pytest.raises(LedgerError, match=r"2 users not mailed yet.* approved_users = 2"):
+        give(ledger, ordered(Action.EXTEND, **dates), ADA)
+    add_sends(ledger, ["3"])
+    with pytest.raises(LedgerError, match="3 users are concerned by now, and 2 were approved"):
+        give(ledger, ordered(Action.EXTEND, **dates, approved_users=2), ADA)
+    before = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchone()[0]
+    assert give(ledger, ordered(Action.EXTEND, **dates, approved_users=3), ADA).result.startswith(
+        "extended: "
+    )
+    assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchone() == (
+        before + timedelta(days=3),
+    )
+
+
+def test_act_outside_the_ledger_is_written_down_first_and_never_begun_twice(ledger) -> None:
+    test = ordered(Action.SEND_TEST, "1")
+    action_id = begin_action(ledger, test, ADA)
+    assert isinstance(action_id, int)
+    unknown = begin_action(ledger, test, ADA)
+    assert unknown == Done("it was begun, and what came of it is not known; nothing is repeated", before=True)
+    end_action(ledger, action_id, "the mail server accepted it")
+    assert begin_action(ledger, test, ADA) == Done("the mail server accepted it", before=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE lifecycle.actions SET result = 'another'",
+        "UPDATE lifecycle.actions SET actor = 'eve'",
+        "UPDATE lifecycle.actions SET happened_at = now() - interval '1 day'",
+        "DELETE FROM lifecycle.actions",
+        "TRUNCATE lifecycle.actions",
+    ],
+)
+def test_audit_is_never_rewritten(ledger, change: str) -> None:
+    give(ledger, ordered(Action.HALT))
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="what people did is kept"):
+        ledger.execute(change)
+
+
+def test_actions_are_listed_by_campaign_newest_first(ledger) -> None:
+    give(ledger, ordered(Action.HALT))
+    give(ledger, Order(Action.HALT, "all of it"))
+    give(ledger, ordered(Action.RESUME))
+    assert [done.action for done in list_actions(ledger, campaign_id=CAMPAIGN)] == ["resume", "halt"]
+    assert [done.reason for done in list_actions(ledger, at_most=2)] == ["mended it", "all of it"]
