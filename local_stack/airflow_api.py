@@ -170,11 +170,10 @@ class AirflowApi:
         ]
 
     def log(self, dag_id: str, run_id: str, task: TaskInstance) -> str:
-        """Return the log of a task instance's latest try, a line per event."""
+        """Return the log of a task instance's latest try, a line per event and per error that it carries."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task_id}/logs/{task.try_number}"
         answer = self._ask("GET", path, params={"map_index": task.map_index, "full_content": "true"}).json()
-        events = answer["content"]
-        return "\n".join(event if isinstance(event, str) else str(event["event"]) for event in events)
+        return "\n".join(line for event in answer["content"] for line in _lines(event))
 
     def wait_for_run(self, run: Run, seconds: float = 600, report: Report | None = None) -> Run:
         """Wait until a run has ended, and return it; `report` gets a line whenever a task has moved on.
@@ -307,6 +306,13 @@ class AirflowApi:
         if answer.status_code != 201:
             raise StackError(f"Airflow refused the login: {answer.status_code} {answer.text[:200]}")
         return str(answer.json()["access_token"])
+
+
+def _lines(event: str | dict[str, Any]) -> list[str]:
+    if isinstance(event, str):
+        return [event]
+    errors = event.get("error_detail") or []
+    return [str(event["event"]), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
 
 
 def _run(values: dict[str, Any]) -> Run:
