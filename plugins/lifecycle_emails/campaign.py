@@ -10,13 +10,19 @@ import re
 from collections.abc import Iterator
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Literal, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 import pendulum
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from lifecycle_emails.address import parse_mailbox
-from lifecycle_emails.configuration_file import ConfigurationFile, Mistake, did_you_mean, shown_name
+from lifecycle_emails.configuration_file import (
+    ConfigurationFile,
+    FieldPath,
+    Mistake,
+    did_you_mean,
+    shown_name,
+)
 from lifecycle_emails.errors import ConfigurationError, InvalidAddress
 from lifecycle_emails.frequency_cap import load_cap_rule_sets
 
@@ -113,6 +119,71 @@ _FeedbackId = Annotated[
     _fits(r"[!-~]{1,127}", "must be ASCII without spaces. Write for example `day4:lifecycle:example`"),
 ]
 _Tags = Annotated[tuple[str, ...], Strict(False)]
+_UserName = Annotated[
+    str,
+    _fits(r"\S{1,200}", "is not an Airflow user id. Write it as Airflow lists it, without spaces"),
+]
+
+
+class VolumeBreaker(BaseModel):
+    """When a cohort is of so unusual a size that a person decides whether it goes out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    factor: float = Field(
+        default=3,
+        gt=1,
+        le=1000,
+        description="A cohort awaits approval when it is more than so many times larger or smaller than the "
+        "median of the campaign's cohorts of the last four weeks.",
+        examples=[3],
+    )
+    floor: int = Field(
+        default=100,
+        ge=0,
+        description="A cohort that differs from the median by no more users than this goes out.",
+        examples=[100],
+    )
+    without_history: int = Field(
+        default=10_000,
+        ge=0,
+        description="Most users of a cohort that goes out by itself while the last four weeks have fewer "
+        "than five cohorts to compare it with.",
+        examples=[10_000],
+    )
+    freshness: _FileName | None = Field(
+        default=None,
+        description="File in include/audiences with an SQL query that returns one time: up to when the "
+        "source's data are complete. A cohort whose day ends later awaits approval, or fresher data.",
+        examples=["users_complete_until.sql"],
+    )
+    approvers: Annotated[tuple[_UserName, ...], Strict(False)] = Field(
+        default=(),
+        description="Ids of the Airflow users who may approve. Left out, everybody may whom Airflow lets "
+        "answer.",
+        examples=[["ada"]],
+    )
+    approve_within_hours: float = Field(
+        default=12,
+        gt=0,
+        lt=24,
+        description="Hours after which a cohort that nobody has decided on is refused. Less than a day, "
+        "since tomorrow's run waits for today's.",
+        examples=[12],
+    )
+
+
+def _read_volume(written: Any) -> Any:
+    """YAML 1.1 reads ``off`` as false, YAML 1.2 as a word."""
+    if written is None or written is True:
+        raise ValueError("says nothing. Leave it out for the defaults, or write `volume: off`")
+    return None if written is False or written == "off" else written
+
+
+def _allow_off(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [
+        {"enum": ["off", False]} if kind == {"type": "null"} else kind for kind in schema["anyOf"]
+    ]
 
 
 class Campaign(BaseModel):
@@ -174,6 +245,12 @@ class Campaign(BaseModel):
         le=3650,
         description="Calendar days after its scheduled run during which a cohort may still be mailed.",
         examples=[3],
+    )
+    volume: Annotated[VolumeBreaker | None, BeforeValidator(_read_volume)] = Field(
+        default=VolumeBreaker(),
+        description="When a cohort of unusual size awaits a person's approval; `off`: never.",
+        examples=[{"factor": 3, "floor": 100}],
+        json_schema_extra=_allow_off,
     )
     batch_size: int = Field(
         default=500, ge=1, le=10_000, description="Users that one send task takes at a time.", examples=[500]
@@ -246,13 +323,19 @@ def _mistakes_beside(file: ConfigurationFile, include_dir: Path, campaign_id: st
         yield Mistake(
             ("id",), f"differs from the file's name, {campaign_id}.yaml", f"Write `id: {campaign_id}`."
         )
-    audience = values.get("audience")
-    if _is_file_name(audience) and not (include_dir / "audiences" / audience).is_file():
-        known = sorted(path.name for path in (include_dir / "audiences").glob("*.sql"))
-        missing = shown_name(include_dir / "audiences" / audience, include_dir)
-        yield Mistake(("audience",), f"there is no file {missing}", did_you_mean(audience, known))
+    yield from _query_mistakes(("audience",), values.get("audience"), include_dir)
+    volume = values.get("volume")
+    if isinstance(volume, dict):
+        yield from _query_mistakes(("volume", "freshness"), volume.get("freshness"), include_dir)
     yield from _template_mistakes(values.get("template", campaign_id), include_dir)
     yield from _cap_mistakes(values.get("frequency_cap", "default"), include_dir)
+
+
+def _query_mistakes(field: FieldPath, query: object, include_dir: Path) -> Iterator[Mistake]:
+    if _is_file_name(query) and not (include_dir / "audiences" / query).is_file():
+        known = sorted(path.name for path in (include_dir / "audiences").glob("*.sql"))
+        missing = shown_name(include_dir / "audiences" / query, include_dir)
+        yield Mistake(field, f"there is no file {missing}", did_you_mean(query, known))
 
 
 def _template_mistakes(template: object, include_dir: Path) -> Iterator[Mistake]:

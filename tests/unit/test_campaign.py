@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle_emails.campaign import campaign_ids, load_campaign
+from lifecycle_emails.campaign import VolumeBreaker, campaign_ids, load_campaign
 from lifecycle_emails.errors import ConfigurationError
 from tests.factories import INCLUDE, IncludeFolder, make_campaign
 
@@ -29,6 +29,14 @@ def test_campaign_defaults_are_the_documented_ones(include: IncludeFolder) -> No
         frequency_cap="default",
         on_cap="defer",
         max_lateness_days=3,
+        volume={
+            "factor": 3,
+            "floor": 100,
+            "without_history": 10_000,
+            "freshness": None,
+            "approvers": [],
+            "approve_within_hours": 12,
+        },
         batch_size=500,
         connections=8,
         list_unsubscribe=None,
@@ -197,3 +205,41 @@ def test_campaign_with_broken_cap_rules_says_where_they_are_wrong(include: Inclu
     include.write("frequency_caps.yaml", "default:\n  often:\n    max_sends: 0\n    window: 7 days\n")
     error = mistakes(include)
     assert "frequency_cap: its rules cannot be read: include/frequency_caps.yaml: line 3" in error
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_campaign_volume_is_switched_off_by_a_word(include: IncludeFolder, written: str) -> None:
+    path = include.path / "campaigns/welcome.yaml"
+    include.write("campaigns/welcome.yaml", f"{path.read_text()}volume: {written}\n")
+    assert load_campaign(include.path, "welcome").volume is None
+
+
+def test_campaign_volume_keeps_the_defaults_of_what_it_does_not_say(include: IncludeFolder) -> None:
+    include.write_campaign(volume={"factor": 2, "approvers": ["ada"]})
+    volume = load_campaign(include.path, "welcome").volume
+    assert volume == VolumeBreaker(factor=2, approvers=("ada",))
+
+
+@pytest.mark.parametrize(
+    ("volume", "said"),
+    [
+        (
+            {"factor": 1},
+            "line 8, volume.factor: should be greater than 1. Write for example `volume: {factor: 3",
+        ),
+        ({"approve_within_hours": 24}, "volume.approve_within_hours: should be less than 24."),
+        ({"factr": 3}, "volume.factr: is not a known field. Remove it."),
+        ({"approvers": ["Ada Example"]}, "volume.approvers.0: is not an Airflow user id."),
+        (
+            {"freshness": "user.sql"},
+            "volume.freshness: there is no file include/audiences/user.sql. Did you mean `users.sql`?",
+        ),
+        (True, "volume: says nothing. Leave it out for the defaults, or write `volume: off`"),
+        (3, "volume: should be a valid dictionary"),
+    ],
+)
+def test_campaign_volume_with_a_mistake_says_what_is_wrong(
+    include: IncludeFolder, volume: object, said: str
+) -> None:
+    include.write_campaign(volume=volume)
+    assert said in mistakes(include)

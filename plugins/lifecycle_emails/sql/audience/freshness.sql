@@ -1,0 +1,3 @@
+SELECT freshness.* FROM (
+{freshness}
+) AS freshness LIMIT $1
