@@ -134,7 +134,7 @@ def restored(setting: Setting) -> Told:
 def provider_refuses(setting: Setting) -> Told:
     """The provider refuses everything. Exchanged for another; nobody is lost or rejected for good."""
     with (
-        airflow_campaign(airflow_stack(setting.postgres), setting, batch_size=50) as campaign,
+        airflow_campaign(airflow_stack(setting.postgres), setting) as campaign,
         ScriptedSmtpServer(record=setting.folder / "accepted.jsonl") as another,
     ):
         campaign.server.on("rcpt", Reply(550, "5.7.1 your account is blocked"))
