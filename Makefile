@@ -70,6 +70,8 @@ check: setup ## Lint, format, types, and whether generated files, the lock and d
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m local_stack.generated_check
 	$(BIN)/check-jsonschema --schemafile include/campaign.schema.json include/campaigns/*.yaml
+	$(if $(wildcard include/throttles.yaml),$(BIN)/check-jsonschema --schemafile include/throttles.schema.json \
+	  include/throttles.yaml)
 
 lock: setup ## Resolve requirements.txt and requirements-dev.txt into requirements.lock anew
 	@$(BIN)/uv pip compile requirements.txt requirements-dev.txt --universal --python-version 3.11 \

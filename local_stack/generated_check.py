@@ -9,11 +9,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lifecycle_emails import throttle
 from lifecycle_emails.campaign_schema import SCHEMA_FILE, campaign_schema
 
 PROJECT = Path(__file__).resolve().parent.parent
 GENERATED: dict[str, tuple[Callable[[], str], str]] = {
     f"include/{SCHEMA_FILE}": (campaign_schema, "python -m lifecycle_emails.campaign_schema include"),
+    f"include/{throttle.SCHEMA_FILE}": (
+        throttle.throttles_schema,
+        "python -m lifecycle_emails.throttle include",
+    ),
 }
 
 

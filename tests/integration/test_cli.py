@@ -76,6 +76,18 @@ def test_validate_names_every_mistake(capsys, tmp_path: Path) -> None:
     assert "subject.txt.j2" in said
 
 
+def test_validate_reads_the_throttles(capsys, tmp_path: Path) -> None:
+    include = IncludeFolder(tmp_path)
+    include.write("throttles.yaml", "lifecycle_smpt:\n  mails_per_second: 14\n")
+    status, _, said = run(capsys, "validate", "--include", str(include.path))
+    assert (status, "include/throttles.yaml: lifecycle_smpt: no campaign has this" in said) == (1, True)
+    include.write("throttles.yaml", "lifecycle_smtp:\n  mails_per_second: -1\n")
+    status, _, said = run(capsys, "validate", "welcome", "--include", str(include.path))
+    assert (status, "line 2, lifecycle_smtp.mails_per_second" in said) == (1, True)
+    include.write("throttles.yaml", "lifecycle_smtp:\n  mails_per_second: 14\n")
+    assert run(capsys, "validate", "--include", str(include.path))[0] == 0
+
+
 def test_command_runs_as_a_module_and_explains_itself() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lifecycle_emails", "--help"],

@@ -34,6 +34,7 @@ MUST_NOT_IMPORT = {
     "lifecycle_emails.message": DATABASE + MAIL_SERVER,
     "lifecycle_emails.mime": DATABASE + MAIL_SERVER,
     "lifecycle_emails.source_error": ("lifecycle_emails.ledger", *MAIL_SERVER),
+    "lifecycle_emails.throttle": DATABASE + MAIL_SERVER,
     "lifecycle_emails.source_value": ("lifecycle_emails.audience", "lifecycle_emails.ledger", *MAIL_SERVER),
 }
 
@@ -43,6 +44,12 @@ MAY_IMPORT = {
         "lifecycle_emails.dag_factory",
         "lifecycle_emails.dag_factory.lifecycle_dag",
         "lifecycle_emails.dag_factory.lifecycle_maintenance_dag",
+        "lifecycle_emails.dag_factory.lifecycle_operations_dag",
+    },
+    "lifecycle_emails.commands.send_test": {
+        "lifecycle_emails.operators.connections",
+        "lifecycle_emails.operators.connections.smtp_settings",
+        "lifecycle_emails.operators.connections.source_connector",
     },
     "lifecycle_emails.cli": {
         "lifecycle_emails.operators.connections",
