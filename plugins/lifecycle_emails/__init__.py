@@ -1,15 +1,19 @@
 """Lifecycle e-mail for Apache Airflow that mails nobody twice.
 
-A DAG file needs two names, and this module gives them, on demand only: whoever imports the core must not
-import Airflow with it.
+A DAG file needs one of three names, and this module gives them, on demand only: whoever imports the core
+must not import Airflow with it.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lifecycle_emails.dag_factory import lifecycle_dag, lifecycle_maintenance_dag
+    from lifecycle_emails.dag_factory import (
+        lifecycle_dag,
+        lifecycle_maintenance_dag,
+        lifecycle_operations_dag,
+    )
 
-__all__ = ["lifecycle_dag", "lifecycle_maintenance_dag"]
+__all__ = ["lifecycle_dag", "lifecycle_maintenance_dag", "lifecycle_operations_dag"]
 
 
 def __getattr__(name: str) -> Any:

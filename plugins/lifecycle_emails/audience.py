@@ -88,7 +88,7 @@ class Audience:
         with self._reading(source) as cursor:
             return self._columns(cursor, cohort)
 
-    def members(self, source: Source, cohort: Cohort) -> Iterator[tuple[str, str | None]]:
+    def members(self, source: Source, cohort: Cohort) -> Generator[tuple[str, str | None], None, None]:
         """Stream the cohort's users: user id as text, e-mail address or None.
 
         Ordered by the id's text in byte order (``COLLATE "C"``). A user who is returned twice comes twice,

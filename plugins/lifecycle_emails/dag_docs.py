@@ -86,6 +86,47 @@ Read the log of the red task. `maintain` needs the ledger; `deliver_alerts` fail
 the next run; nothing is lost meanwhile.
 """
 
+OPERATIONS_DOC = """\
+# Lifecycle e-mails: for operators
+
+**Trigger** opens a form: one run is one order. It is carried out once, in your name and with your reason, and \
+written into the ledger's audit (`lifecycle actions` lists it). Clearing or retrying the run repeats nothing.
+
+| action | what it does | what it needs |
+|---|---|---|
+| `halt` | stops sending within seconds, in running tasks too. Nothing is lost | a campaign, or none for all |
+| `resume` | lifts exactly that halt. What waited goes out with the next scheduled run; to send it now, clear \
+`send_batch` of the halted run | the same campaign, or none |
+| `settle_as_sent` | mails in doubt did arrive: never sent again | campaign; users, or dates, or everybody |
+| `settle_to_send_again` | mails in doubt did not arrive: judged again. Ask the mail provider first | the same |
+| `release` | judges users again whom the server rejected, or whom the cap refused for good | campaign, users |
+| `extend` | lengthens deadlines. The first run names how many users it may reach and fails; the second, with that \
+number as `approved_users`, does it | campaign, dates, days |
+| `suppress`, `unsuppress` | never mail these users; lift that | users; a campaign, or none for all |
+| `send_test` | one mail, its subject marked [test], to the address of the connection `recipient`. No cap, no halt and \
+no suppression concerns it, and the user whose mail it shows gets nothing | campaign; a user, or none for an example |
+
+{notes}## What it never does
+
+- Mail anybody past suppression or cap: who is settled to be sent again or released is judged again by the next run.
+- Send again what a mail server has accepted, or settle a mail that may still be in flight.
+- Keep an e-mail address: Airflow's database keeps what stands in the form. By address: `lifecycle suppress --address` \
+and `lifecycle send-test --to`, which keep a keyed hash.
+
+## If no worker is free
+
+This DAG goes first in line, but needs a free slot like any other. `lifecycle halt --reason ...` on a terminal needs \
+only the ledger. With the ledger out of reach nothing is sent anyway.
+
+## In five words
+
+{five_words}
+## When a run is red
+
+The last line of the log says why, and nothing was changed: an order that makes no sense, one that the ledger \
+forbids, or somebody was faster. Trigger a new run. If the ledger was out of reach, clear the task.
+"""
+
 TASK_DOCS = {
     "extract_cohort": (
         "Gives every user of the cohort a row in the ledger: ids only. A scheduled run also takes earlier "
@@ -118,6 +159,10 @@ TASK_DOCS = {
         "Tries each stopped mail server with one mail that is due; one that accepts it is used again. Skipped"
         " when none is stopped."
     ),
+    "operate": (
+        "Carries out the order of this run's form, once, in the name of whoever triggered it. **Result:** action,"
+        " actor, and what came of it in words."
+    ),
     "deliver_alerts": "Delivers alerts that are still undelivered, through the callbacks of this DAG.",
 }
 
@@ -148,6 +193,11 @@ def campaign_doc(campaign: Campaign, notes: str | None) -> str:
 def maintenance_doc(notes: str | None) -> str:
     """Return the documentation of the maintenance DAG in Markdown; ``notes`` is its DAG file's docstring."""
     return MAINTENANCE_DOC.format(notes=_section(notes), five_words=FIVE_WORDS)
+
+
+def operations_doc(notes: str | None) -> str:
+    """Return the documentation of the operators' DAG in Markdown; ``notes`` is its DAG file's docstring."""
+    return OPERATIONS_DOC.format(notes=_section(notes), five_words=FIVE_WORDS)
 
 
 def _lead(description: str) -> str:

@@ -104,27 +104,34 @@ class MessageTemplates:
             )
 
     def render(
-        self, profile: Mapping[str, Any], recipient: str, message_id: str, date: datetime
+        self,
+        profile: Mapping[str, Any],
+        recipient: str,
+        message_id: str,
+        date: datetime,
+        *,
+        test_mark: str = "",
     ) -> RenderedMessage:
         """Return the mail for one user.
 
         ``profile``: the audience's row. ``recipient``: an address by `parse_recipient`. ``message_id``: an
         RFC 5322 3.6.4 msg-id in angle brackets. ``date``: the Date header, an aware datetime. The same
-        arguments give the same bytes.
+        arguments give the same bytes. ``test_mark`` stands before the subject of a test; such a mail has no
+        headers for unsubscribing, with which somebody else's mail program could suppress this user.
 
         Raises RenderFailed when a template fails for this user, or a header cannot hold what it gives; the
         message names template, line and variable, never a value.
         """
         unsubscribe = self._unsubscribe_address(profile)
         variables = {**profile, "list_unsubscribe": unsubscribe}
-        subject = self._rendered_subject(variables)
+        subject = self._rendered_subject(variables, test_mark)
         text, html = self.text.render(variables), self.html.render(variables)
         try:
             headers = [
                 _date_line(date.replace(microsecond=0)),
                 token_line("To", recipient),
                 token_line("Message-ID", message_id),
-                *_unsubscribe_lines(unsubscribe),
+                *_unsubscribe_lines(None if test_mark else unsubscribe),
             ]
         except UnfitForHeader as unfit:
             raise RenderFailed(f"the recipient or Message-ID holds {unfit}") from None
@@ -135,12 +142,12 @@ class MessageTemplates:
             needs_smtputf8=not recipient.rpartition("@")[0].isascii(),
         )
 
-    def _rendered_subject(self, variables: Mapping[str, Any]) -> bytes:
+    def _rendered_subject(self, variables: Mapping[str, Any], test_mark: str) -> bytes:
         subject = self.subject.render(variables).strip()
         if not subject:
             raise RenderFailed(f"{self.subject.place} gives this user an empty subject")
         try:
-            return header_line("Subject", subject)
+            return header_line("Subject", test_mark + subject)
         except UnfitForHeader as unfit:
             raise RenderFailed(f"{self.subject.place} gives a subject that holds {unfit}") from None
 

@@ -34,11 +34,22 @@ def carry_out(ledger: LedgerConnection, order: Order, actor: Actor, campaigns: C
 
     Raises LedgerError, with everything unchanged, where the order makes no sense or the ledger forbids it.
     """
+    check_order(ledger, order, campaigns)
+    kept = kept_arguments(ledger, order)
+    return carry_out_once(ledger, order, actor, kept, lambda: _act(ledger, order, actor.name))
+
+
+def check_order(ledger: LedgerConnection, order: Order, campaigns: Collection[str]) -> None:
+    """Raise LedgerError when the order makes no sense. ``campaigns``: ids that have a file."""
     order.check({*known_campaigns(ledger), *campaigns})
+
+
+def kept_arguments(ledger: LedgerConnection, order: Order) -> dict[str, Any]:
+    """What the audit keeps of an order: everything, and of an address its keyed hash."""
     kept = order.arguments()
     if order.address is not None:
         kept["address_hash"] = hash_of_address(ledger, order.address).hex()
-    return carry_out_once(ledger, order, actor, kept, lambda: _act(ledger, order, actor.name))
+    return kept
 
 
 def told_extension(extension: Extension) -> str:

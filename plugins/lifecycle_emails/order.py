@@ -15,6 +15,7 @@ from typing import Any
 from lifecycle_emails.errors import LedgerError
 
 LONGEST_RANGE_DAYS = 366
+LONGEST_EXTENSION_DAYS = 366
 MOST_USERS = 1000
 """So many users one order names at most; more are a matter of a filter or of a suppression."""
 
@@ -49,6 +50,7 @@ DESCRIPTIONS = {
 SETTLING = frozenset({Action.SETTLE_AS_SENT, Action.SETTLE_TO_SEND_AGAIN})
 _NEEDS_CAMPAIGN = SETTLING | {Action.RELEASE, Action.EXTEND, Action.SEND_TEST}
 _TAKES_USERS = SETTLING | {Action.RELEASE, Action.SUPPRESS, Action.UNSUPPRESS, Action.SEND_TEST}
+_TAKES_ADDRESS = frozenset({Action.SUPPRESS, Action.UNSUPPRESS, Action.SEND_TEST})
 _TAKES_RANGE = SETTLING | {Action.EXTEND}
 
 
@@ -57,7 +59,8 @@ class Order:
     """One action and what it is about.
 
     ``campaign``: its id; None means all campaigns, where the action can mean that. ``cohort_from`` and
-    ``cohort_to``: both included. ``everybody``: all doubts of the campaign.
+    ``cohort_to``: both included. ``everybody``: all doubts of the campaign. ``recipient``: the Airflow
+    connection that holds the address to which a test goes.
     ``approved_users``: the total that an extension may concern, as the person has seen it.
     """
 
@@ -66,6 +69,7 @@ class Order:
     campaign: str | None = None
     user_ids: tuple[str, ...] = ()
     address: str | None = field(default=None, repr=False)
+    recipient: str | None = None
     cohort_from: date | None = None
     cohort_to: date | None = None
     everybody: bool = False
@@ -81,6 +85,7 @@ class Order:
             "cohort_to": self.cohort_to and self.cohort_to.isoformat(),
             "everybody": self.everybody,
             "days": self.days,
+            "recipient": self.recipient,
             "approved_users": self.approved_users,
         }
         return {name: value for name, value in said.items() if value not in (None, [], False)}
@@ -129,8 +134,12 @@ def _how_many(order: Order) -> str | None:
 
 
 def _whom(order: Order) -> str | None:
-    if order.address is not None and order.action not in {Action.SUPPRESS, Action.UNSUPPRESS}:
+    if order.address is not None and order.action not in _TAKES_ADDRESS:
         return "it takes no address"
+    if order.action is Action.SEND_TEST and (order.address is None) == (order.recipient is None):
+        return "say to whom it goes"
+    if order.action is not Action.SEND_TEST and order.recipient is not None:
+        return "it goes to nobody"
     if order.action in {Action.SUPPRESS, Action.UNSUPPRESS} and bool(order.user_ids) == (
         order.address is not None
     ):

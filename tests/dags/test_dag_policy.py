@@ -81,6 +81,8 @@ def test_documentation_has_no_two_paragraphs_that_airflow_would_run_together(dag
 
 
 def test_dag_schedule_is_a_trigger_timetable_with_a_time_zone(dag: DAG) -> None:
+    if dag.schedule is None:
+        return  # people trigger it
     assert isinstance(dag.timetable, CronTriggerTimetable), (
         "pass CronTriggerTimetable: a setting can turn a plain cron string into the interval kind, "
         "which selects other people"

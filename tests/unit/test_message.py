@@ -336,3 +336,11 @@ def test_example_mail_is_accessible_html(campaign_id: str) -> None:
         "style",
     ):
         assert len(re.findall(rf"<{tag}\b", html)) == html.count(f"</{tag}>"), tag
+
+
+def test_test_mail_is_marked_and_offers_no_unsubscribing_to_the_tester(include: IncludeFolder) -> None:
+    templates = MessageTemplates.load(include.path, make_campaign(list_unsubscribe=UNSUBSCRIBE))
+    found = parsed(templates.render(PROFILE, "tester@example.com", MESSAGE_ID, DATE, test_mark="[test] "))
+    assert found["Subject"] == "[test] Hello Ann Lee"
+    assert "List-Unsubscribe" not in found
+    assert "List-Unsubscribe-Post" not in found

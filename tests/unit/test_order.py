@@ -34,7 +34,8 @@ def order(action: Action, **fields) -> Order:
         order(Action.SETTLE_TO_SEND_AGAIN, campaign="day4_follow_up", everybody=True),
         order(Action.RELEASE, campaign="day4_follow_up", user_ids=("1", "2")),
         order(Action.SUPPRESS, address="ada@example.com"),
-        order(Action.SEND_TEST, campaign="day4_follow_up"),
+        order(Action.SEND_TEST, campaign="day4_follow_up", address="ada@example.com"),
+        order(Action.SEND_TEST, campaign="day4_follow_up", recipient="lifecycle_test_recipient"),
     ],
 )
 def test_order_that_makes_sense_passes(sensible: Order) -> None:
@@ -67,6 +68,8 @@ def test_order_that_makes_sense_passes(sensible: Order) -> None:
         (replace(EXTEND, cohort_to=date(2027, 5, 30)), "is a year right?"),
         (replace(EXTEND, cohort_from=None, cohort_to=None), "give the first and the last cohort date"),
         (order(Action.SEND_TEST, campaign="day4_follow_up", user_ids=("1", "2")), "name at most one user"),
+        (order(Action.SEND_TEST, campaign="day4_follow_up"), "say to whom it goes"),
+        (order(Action.HALT, recipient="lifecycle_test_recipient"), "it goes to nobody"),
     ],
 )
 def test_senseless_order_is_refused(senseless: Order, said: str) -> None:

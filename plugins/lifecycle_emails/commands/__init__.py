@@ -12,10 +12,11 @@ from lifecycle_emails.commands import (
     migrate,
     release,
     restored,
+    send_test,
     settle,
     suppress,
     validate,
 )
 
-TOPICS = (migrate, validate, suppress, halt, settle, release, extend, restored, actions)
+TOPICS = (migrate, validate, suppress, halt, settle, release, extend, restored, send_test, actions)
 """In the order in which ``lifecycle --help`` lists them."""

@@ -73,12 +73,11 @@ def carry_out_once(
     return Done(result)
 
 
-def begin_action(ledger: LedgerConnection, order: Order, actor: Actor) -> int | Done:
+def begin_action(ledger: LedgerConnection, order: Order, actor: Actor, kept: dict[str, Any]) -> int | Done:
     """Write down an act outside the ledger before it is done, so that it happens once; `end_action` follows.
 
     Gives the action's id, or what came of it when the run of ``actor`` has begun it before.
     """
-    kept = order.arguments()
     with ledger_transaction(ledger, actor=actor.name, lock_timeout=10, statement_timeout=30):
         action_id = _begin(ledger, order, actor, kept)
         return _done_before(ledger, order, actor, kept) if action_id is None else action_id

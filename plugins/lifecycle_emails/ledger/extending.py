@@ -13,8 +13,7 @@ from typing import Any
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
-
-LONGEST_DAYS = 366
+from lifecycle_emails.order import LONGEST_EXTENSION_DAYS
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def look_at_extension(
     ledger: LedgerConnection, campaign_id: str, cohort_from: date, cohort_to: date, days: int
 ) -> Extension:
     """Count what would be extended; changes nothing. Raises LedgerError when there is no such cohort."""
-    if not 1 <= days <= LONGEST_DAYS:
-        raise LedgerError(f"{days} days: write 1 to {LONGEST_DAYS}; nothing was changed")
+    if not 1 <= days <= LONGEST_EXTENSION_DAYS:
+        raise LedgerError(f"{days} days: write 1 to {LONGEST_EXTENSION_DAYS}; nothing was changed")
     arguments = {"campaign": campaign_id, "cohort_from": cohort_from, "cohort_to": cohort_to, "days": days}
     cohorts, users, stale, latest = one_row(ledger.execute(query("extension_count"), arguments))
     if not cohorts:

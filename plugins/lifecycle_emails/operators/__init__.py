@@ -10,6 +10,7 @@ from lifecycle_emails.operators.extract_cohort import ExtractCohortOperator
 from lifecycle_emails.operators.filter_ledger import LedgerFilterOperator
 from lifecycle_emails.operators.limit_rate import RateLimitOperator
 from lifecycle_emails.operators.maintain import MaintainOperator, ProbeProvidersOperator
+from lifecycle_emails.operators.operate import OperateOperator
 from lifecycle_emails.operators.reconcile import ReconcileOperator
 from lifecycle_emails.operators.send_batch import SendBatchOperator
 
@@ -20,6 +21,7 @@ __all__ = [
     "LedgerFilterOperator",
     "MaintainOperator",
     "MaintenanceAlertOperator",
+    "OperateOperator",
     "ProbeProvidersOperator",
     "RateLimitOperator",
     "ReconcileOperator",

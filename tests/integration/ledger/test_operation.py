@@ -237,12 +237,14 @@ def test_extension_names_its_total_and_is_done_only_when_that_is_approved(ledger
 
 def test_act_outside_the_ledger_is_written_down_first_and_never_begun_twice(ledger) -> None:
     test = ordered(Action.SEND_TEST, "1")
-    action_id = begin_action(ledger, test, ADA)
+    action_id = begin_action(ledger, test, ADA, test.arguments())
     assert isinstance(action_id, int)
-    unknown = begin_action(ledger, test, ADA)
+    unknown = begin_action(ledger, test, ADA, test.arguments())
     assert unknown == Done("it was begun, and what came of it is not known; nothing is repeated", before=True)
     end_action(ledger, action_id, "the mail server accepted it")
-    assert begin_action(ledger, test, ADA) == Done("the mail server accepted it", before=True)
+    assert begin_action(ledger, test, ADA, test.arguments()) == Done(
+        "the mail server accepted it", before=True
+    )
 
 
 @pytest.mark.parametrize(
