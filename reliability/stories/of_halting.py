@@ -28,7 +28,7 @@ def halt_a_large_send(setting: Setting) -> Told:
         person.lifecycle("halt", "--reason", "stop everything")
         run = campaign.api.wait_for_run(run, RUN_SECONDS)
         with campaign.ledger() as ledger:
-            halted_at = [since for (since,) in ledger.execute("SELECT since FROM lifecycle.halts")][0]
+            halted_at = next(since for (since,) in ledger.execute("SELECT since FROM lifecycle.halts"))
         seconds = max(0.0, max(mail.at for mail in accepted) - halted_at.timestamp())
         out = len(accepted)
         problems = says(log_of(campaign, run, "reconcile"), "halt")
