@@ -98,7 +98,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the first seed; each schedule has the next one")
     parser.add_argument("--long", action="store_true", help="all points, large sizes, rows under Airflow")
     parser.add_argument(
-        "--rows", default="", help="only rows with this in their name; 'none' for schedules only"
+        "--rows",
+        default="",
+        help="only rows with this in their name, or one of several divided by |; 'none' for schedules only",
     )
     parser.add_argument("--results", type=Path, help="append a line per block here, and go on where it ends")
     parser.add_argument("--workers", type=int, default=max(2, min(4, os.cpu_count() or 2)))
@@ -112,7 +114,7 @@ def _is_chosen(row: Row, options: argparse.Namespace) -> bool:
     if options.rows == "none":
         return False
     if options.rows:
-        return options.rows.lower() in row.fault.name.lower()
+        return any(part.strip() in row.fault.name.lower() for part in options.rows.lower().split("|"))
     return row.fault.play is None or options.long or not row.fault.slow
 
 
