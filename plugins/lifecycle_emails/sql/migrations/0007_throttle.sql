@@ -1,0 +1,85 @@
+-- The throttle: what an SMTP connection's provider takes, and what was granted of it, for all tasks on all workers.
+
+-- One row per throttled SMTP connection. The terms are those of throttles.yaml as the last task that started read them;
+-- the rest counts. Grants are moves of next_free_at: whoever moves it by k times the spacing may begin k mails, the first
+-- at its old value.
+CREATE TABLE lifecycle.throttles (
+    smtp_conn_id text COLLATE "C" PRIMARY KEY,
+    mails_per_second double precision,
+    mails_per_day integer,
+    timezone text NOT NULL,
+    warm_up_first_day date,
+    warm_up_mails_per_day integer[],
+    connections integer,
+    next_free_at timestamptz NOT NULL DEFAULT '-infinity',
+    -- grants of `day`, a calendar day in `timezone`; a grant that no mail was sent by counts
+    day date,
+    granted integer NOT NULL DEFAULT 0,
+    -- the rate as it was after the provider said "too fast", when, and what it said; it recovers from there
+    slowed_to double precision,
+    slowed_at timestamptz,
+    slowed_because text,
+    CONSTRAINT throttle_rate_is_positive CHECK (mails_per_second > 0),
+    CONSTRAINT throttle_day_is_positive CHECK (mails_per_day > 0),
+    CONSTRAINT throttle_connections_are_positive CHECK (connections > 0),
+    CONSTRAINT throttle_warm_up_is_whole CHECK (num_nonnulls(warm_up_first_day, warm_up_mails_per_day) IN (0, 2)),
+    CONSTRAINT throttle_slowing_is_whole CHECK (num_nonnulls(slowed_to, slowed_at, slowed_because) IN (0, 3)),
+    CONSTRAINT throttle_grants_are_counted CHECK (granted >= 0)
+) WITH (fillfactor = 50);
+
+-- What was granted stays granted, or the same moments could be given twice.
+CREATE TRIGGER throttle_never_grants_twice BEFORE UPDATE ON lifecycle.throttles FOR EACH ROW
+WHEN (NEW.next_free_at < OLD.next_free_at OR (NEW.day = OLD.day AND NEW.granted < OLD.granted))
+EXECUTE FUNCTION lifecycle.refuse('a grant is never taken back');
+
+CREATE TRIGGER throttle_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.throttles FOR EACH STATEMENT
+EXECUTE FUNCTION lifecycle.refuse('its counts would begin anew; take it out of throttles.yaml and nothing obeys it');
+
+-- SMTP connections that tasks hold: a lease each, so that those of a killed task come free.
+CREATE TABLE lifecycle.throttle_connections (
+    holder uuid PRIMARY KEY,
+    smtp_conn_id text COLLATE "C" NOT NULL REFERENCES lifecycle.throttles,
+    connections integer NOT NULL,
+    leased_until timestamptz NOT NULL,
+    CONSTRAINT throttle_lease_holds_connections CHECK (connections > 0)
+);
+
+-- Mails per second at a time: after a slow-down it grows by a twentieth of the configured rate a minute, up to that rate.
+CREATE FUNCTION lifecycle.effective_rate(throttle lifecycle.throttles, moment timestamptz)
+RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
+SELECT least(
+    throttle.mails_per_second,
+    throttle.slowed_to
+        + throttle.mails_per_second * extract(epoch FROM moment - throttle.slowed_at)::double precision / (20 * 60)
+)
+$$;
+
+-- The most mails of a day, NULL for no limit: the smaller one of mails_per_day and, while it lasts, the warm-up's.
+CREATE FUNCTION lifecycle.day_limit(throttle lifecycle.throttles, on_day date)
+RETURNS integer LANGUAGE sql IMMUTABLE AS $$
+SELECT least(
+    throttle.mails_per_day,
+    throttle.warm_up_mails_per_day[greatest(on_day - throttle.warm_up_first_day, 0) + 1]
+)
+$$;
+
+-- For people: every throttle as it stands now.
+CREATE VIEW lifecycle.throttles_now AS
+SELECT
+    t.smtp_conn_id,
+    t.mails_per_second,
+    lifecycle.effective_rate(t, now()) AS effective_rate,
+    today.day,
+    CASE WHEN t.day = today.day THEN t.granted ELSE 0 END AS granted_today,
+    lifecycle.day_limit(t, today.day) AS day_limit,
+    t.timezone,
+    t.connections,
+    (
+        SELECT coalesce(sum(c.connections), 0)::integer FROM lifecycle.throttle_connections AS c
+        WHERE c.smtp_conn_id = t.smtp_conn_id AND c.leased_until > now()
+    ) AS connections_held,
+    t.slowed_to,
+    t.slowed_at,
+    t.slowed_because
+FROM lifecycle.throttles AS t
+CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE t.timezone)::date AS day) AS today;

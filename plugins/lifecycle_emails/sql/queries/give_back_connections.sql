@@ -1,0 +1,1 @@
+DELETE FROM lifecycle.throttle_connections WHERE holder = %(holder)s

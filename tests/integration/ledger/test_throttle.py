@@ -1,0 +1,195 @@
+"""Grants of a throttle on a real Postgres: exact under races, never twice, never beyond a day's limit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from lifecycle_emails.ledger.gate import uptime
+from lifecycle_emails.ledger.throttle import (
+    LONGEST_WAIT_SECONDS,
+    give_back_connections,
+    lease_connections,
+    renew_connections,
+    slow_down,
+    state_throttle,
+    take_grants,
+    throttle_now,
+)
+from lifecycle_emails.throttle import Throttle, WarmUp
+
+SMTP = "lifecycle_smtp"
+
+
+@pytest.fixture
+def ledger(ledger_database: str):
+    with psycopg.connect(ledger_database, autocommit=True) as connection:
+        yield connection
+
+
+def at_once(count: int, work: Callable[[int], None]) -> None:
+    barrier = threading.Barrier(count)
+    errors: list[Exception] = []
+
+    def run(number: int) -> None:
+        try:
+            barrier.wait()
+            work(number)
+        except Exception as error:  # noqa: BLE001  (the test shows it)
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_grants_begin_now_and_follow_each_other_at_the_rate(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=10))
+    before = uptime()
+    first = take_grants(ledger, SMTP, 4)
+    assert (first.count, first.spacing, first.refused_by) == (4, 0.1, None)
+    assert before <= first.first <= uptime()
+    second = take_grants(ledger, SMTP, 1)
+    assert second.first >= first.first + 4 * first.spacing - (uptime() - before)
+    assert throttle_now(ledger, SMTP).granted_today == 5
+
+
+def test_grants_of_sixteen_at_once_are_all_different_moments(ledger, ledger_database: str) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=100, mails_per_day=301))
+    counts: list[int] = []
+
+    def take(number: int) -> None:
+        with psycopg.connect(ledger_database, autocommit=True) as mine:
+            counts.extend(take_grants(mine, SMTP, 1 + number % 4).count for _ in range(10))
+
+    began = ledger.execute("SELECT clock_timestamp()").fetchone()[0]
+    at_once(16, take)
+    assert sum(counts) == 301
+    (end,) = ledger.execute("SELECT next_free_at FROM lifecycle.throttles").fetchone()
+    assert end - began >= timedelta(seconds=3.01)
+    now = throttle_now(ledger, SMTP)
+    assert (now.granted_today, now.day_is_used_up) == (301, True)
+    assert "301 of 301 mails of" in now.words(SMTP)
+
+
+def test_nobody_is_granted_a_moment_further_off_than_five_seconds(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=2))
+    taken = take_grants(ledger, SMTP, 100)
+    assert (taken.count, taken.refused_by) == (LONGEST_WAIT_SECONDS * 2 + 1, "rate")
+    again = take_grants(ledger, SMTP, 1)
+    assert (again.count, again.refused_by) == (0, "rate")
+    (end,) = ledger.execute("SELECT next_free_at FROM lifecycle.throttles").fetchone()
+    assert again.ask_again == end > datetime.now(UTC) + timedelta(seconds=5)
+
+
+def test_day_is_that_of_the_connections_own_time_zone_and_its_end_divides_a_group(ledger) -> None:
+    """Put next_free_at just before the zone's midnight: the group ends there, the next one counts anew."""
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=10, mails_per_day=5, timezone="Asia/Kathmandu"))
+    taken = take_grants(ledger, SMTP, 3)
+    assert taken.count == 3
+    (midnight,) = ledger.execute(
+        "SELECT (((now() AT TIME ZONE 'Asia/Kathmandu')::date + 1)::timestamp AT TIME ZONE 'Asia/Kathmandu')"
+    ).fetchone()
+    taken = take_grants(ledger, SMTP, 3)
+    assert (taken.count, taken.refused_by, taken.ask_again) == (2, "daily_limit", midnight)
+    assert take_grants(ledger, SMTP, 3).count == 0
+    assert midnight.astimezone(UTC).minute == 15
+
+
+def test_grants_stop_at_midnight_and_the_next_day_is_counted_anew(ledger) -> None:
+    """A zone whose midnight is nearly now cannot be had, so the day that was counted is made yesterday."""
+    state_throttle(ledger, SMTP, Throttle(mails_per_day=5))
+    assert take_grants(ledger, SMTP, 9).count == 5
+    ledger.execute("UPDATE lifecycle.throttles SET day = day - 1")
+    assert take_grants(ledger, SMTP, 9).count == 5
+    assert take_grants(ledger, SMTP, 1).refused_by == "daily_limit"
+
+
+@pytest.mark.parametrize(
+    ("day", "limit"),
+    [(date(2026, 10, 1), 50), (date(2026, 11, 1), 50), (date(2026, 11, 3), 500), (date(2026, 11, 4), 1000)],
+)
+def test_warm_up_gives_each_day_its_own_maximum(ledger, day: date, limit: int) -> None:
+    warm_up = WarmUp(first_day=date(2026, 11, 1), mails_per_day=[50, 100, 500])
+    state_throttle(ledger, SMTP, Throttle(mails_per_day=1000, warm_up=warm_up))
+    said = ledger.execute("SELECT lifecycle.day_limit(t, %s) FROM lifecycle.throttles AS t", [day])
+    assert said.fetchone() == (limit,)
+
+
+def test_warm_up_of_today_bounds_the_grants(ledger) -> None:
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    state_throttle(ledger, SMTP, Throttle(warm_up=WarmUp(first_day=yesterday, mails_per_day=[1, 4, 9])))
+    assert take_grants(ledger, SMTP, 100).count == 4
+
+
+def test_what_was_granted_survives_new_terms_and_is_never_taken_back(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=1, mails_per_day=10))
+    take_grants(ledger, SMTP, 4)
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=100, mails_per_day=5))
+    assert take_grants(ledger, SMTP, 4).count == 1
+    for change in ("granted = 0", "next_free_at = '-infinity'"):
+        with pytest.raises(psycopg.IntegrityError, match="a grant is never taken back"):
+            ledger.execute(f"UPDATE lifecycle.throttles SET {change}")
+    with pytest.raises(psycopg.IntegrityError, match="counts would begin anew"):
+        ledger.execute("DELETE FROM lifecycle.throttles")
+
+
+def test_complaints_of_the_provider_halve_the_rate_once_and_it_recovers(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=16))
+    assert slow_down(ledger, SMTP, "421 4.7.0 too fast") == 8
+    assert slow_down(ledger, SMTP, "421 4.7.0 too fast") is None  # the same complaint
+    assert take_grants(ledger, SMTP, 1).spacing == pytest.approx(1 / 8, rel=0.01)
+    assert "slowed to 8 since the provider said '421 4.7.0 too fast'" in throttle_now(ledger, SMTP).words(
+        SMTP
+    )
+    for minutes, rate in ((5, 12), (9, 15.2), (20, 16)):
+        ledger.execute(
+            "UPDATE lifecycle.throttles SET slowed_at = now() - make_interval(mins => %s)", [minutes]
+        )
+        assert throttle_now(ledger, SMTP).effective_rate == pytest.approx(rate, rel=0.01)
+    for _ in range(20):
+        ledger.execute("UPDATE lifecycle.throttles SET slowed_at = now() - interval '11 s'")
+        slow_down(ledger, SMTP, "421 4.7.0 too fast")
+    assert 16 / 64 <= throttle_now(ledger, SMTP).effective_rate < 16 / 32
+
+
+def test_complaint_without_a_rate_changes_nothing(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(connections=3))
+    assert slow_down(ledger, SMTP, "421 4.7.0 too fast") is None
+    assert throttle_now(ledger, SMTP).words(SMTP) == "Throttle of lifecycle_smtp: connections only"
+
+
+def test_connections_of_sixteen_tasks_at_once_are_no_more_than_there_are(
+    ledger, ledger_database: str
+) -> None:
+    state_throttle(ledger, SMTP, Throttle(connections=10))
+    leased: list[int] = []
+
+    def lease(_: int) -> None:
+        with psycopg.connect(ledger_database, autocommit=True) as mine:
+            leased.append(lease_connections(mine, SMTP, uuid4(), 3))
+
+    at_once(16, lease)
+    assert sorted(leased, reverse=True)[:5] == [3, 3, 3, 1, 0]
+    assert sum(leased) == 10
+
+
+def test_connections_of_a_killed_task_come_free_and_its_lease_is_not_renewed(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(connections=4))
+    killed, other = uuid4(), uuid4()
+    assert lease_connections(ledger, SMTP, killed, 4) == 4
+    assert renew_connections(ledger, killed)
+    assert lease_connections(ledger, SMTP, other, 1) == 0
+    ledger.execute("UPDATE lifecycle.throttle_connections SET leased_until = now() - interval '1 s'")
+    assert not renew_connections(ledger, killed)
+    assert lease_connections(ledger, SMTP, other, 3) == 3
+    give_back_connections(ledger, other)
+    assert lease_connections(ledger, SMTP, uuid4(), 9) == 4
