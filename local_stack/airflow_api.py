@@ -80,6 +80,10 @@ class AirflowApi:
         """Close the connections."""
         self._client.close()
 
+    def logged_in_as(self, username: str, password: str) -> "AirflowApi":
+        """Return the same API for somebody else; to be closed by the caller."""
+        return AirflowApi(str(self._client.base_url), username, password)
+
     def healthy_since(self, moment: datetime) -> set[str]:
         """Return which of metadatabase, scheduler, dag_processor and triggerer are healthy since `moment`.
 
@@ -168,6 +172,11 @@ class AirflowApi:
             )
             for values in found
         ]
+
+    def result(self, run: Run, task_id: str) -> Any:
+        """Return what a task gave, its XCom ``return_value``. StackError: it gave nothing."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self._ask("GET", path, params={"stringify": "false"}).json()["value"]
 
     def log(self, dag_id: str, run_id: str, task: TaskInstance) -> str:
         """Return the log of a task instance's latest try, a line per event and per error that it carries."""
