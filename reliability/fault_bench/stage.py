@@ -40,6 +40,8 @@ SELECT user_id, email, full_name FROM users
 WHERE created_at >= %(cohort_start)s AND created_at < %(cohort_end)s
 """
 FINAL = ("sent", "rejected", "held", "in_doubt")
+FILLED_BY_MIGRATIONS = ("migrations", "installation", "known_server")
+"""Tables that a play's ledger keeps: they say what it is, not what happened in it."""
 DAILY = ("extract", "filter", "limit", "send")
 LATER = timedelta(minutes=25)
 """Passes between two runs: longer than a lease, the first pauses after a refusal, and a short answer_due."""
@@ -124,12 +126,16 @@ class Stage:
         shutil.rmtree(self._files) if self._files != Path() else None
         self._files = self.folder / f"play_{next(_numbers)}"
         self._files.mkdir()
+        tables = self.ledger.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'lifecycle'"
+            " AND table_type = 'BASE TABLE' AND table_name <> ALL (%s)",
+            (list(FILLED_BY_MIGRATIONS),),
+        ).fetchall()
+        names = ", ".join(f"lifecycle.{name}" for (name,) in tables)
         self.ledger.execute(
             "SET session_replication_role = replica;"
-            " TRUNCATE lifecycle.sends, lifecycle.cohorts, lifecycle.batches, lifecycle.send_events,"
-            " lifecycle.suppressions, lifecycle.halts, lifecycle.provider_stops, lifecycle.alerts,"
-            " lifecycle.alert_deliveries, lifecycle.cap_refusals, users RESTART IDENTITY;"
-            " SET session_replication_role = origin"
+            f" TRUNCATE {names}, users RESTART IDENTITY;"
+            " SET session_replication_role = origin".encode()
         )
 
     def write_campaign(self, campaign: str, **fields: Any) -> None:
