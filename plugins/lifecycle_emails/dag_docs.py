@@ -90,7 +90,8 @@ OPERATIONS_DOC = """\
 # Lifecycle e-mails: for operators
 
 **Trigger** opens a form: one run is one order. It is carried out once, in your name and with your reason, and \
-written into the ledger's audit (`lifecycle actions` lists it). Clearing or retrying the run repeats nothing.
+written into the ledger's audit (`lifecycle actions` lists it). Clearing or retrying the run repeats nothing. \
+What to do when: `docs/runbook.md`, by symptom.
 
 | action | what it does | what it needs |
 |---|---|---|
