@@ -246,6 +246,14 @@ class Campaign(BaseModel):
         description="Calendar days after its scheduled run during which a cohort may still be mailed.",
         examples=[3],
     )
+    max_sends_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Most mails of this campaign on one day of `timezone`, over all runs and backfills. The "
+        "others are held, and judged again until their deadline. Left out, there is no limit.",
+        examples=[10_000],
+    )
     volume: Annotated[VolumeBreaker | None, BeforeValidator(_read_volume)] = Field(
         default=VolumeBreaker(),
         description="When a cohort of unusual size awaits a person's approval; `off`: never.",

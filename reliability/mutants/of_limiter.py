@@ -58,8 +58,8 @@ LIMITER = (
     _mutant(
         "a campaign that drops defers",
         "sql/queries/reserve_slots.sql",
-        "AND j.held_reason = 'capped' AND %(judge_capped)s)",
-        "AND j.held_reason = 'capped')",
+        "(j.held_reason = 'capped' AND %(judge_capped)s)",
+        "(j.held_reason = 'capped')",
         "test_deferred_user_is_ready_once_the_window_has_rolled_on_and_a_dropped_one_never",
     ),
     _mutant(

@@ -24,6 +24,7 @@ MUST_NOT_IMPORT = {
     "lifecycle_emails.campaign_schema": DATABASE + MAIL_SERVER,
     "lifecycle_emails.cohort": DATABASE + MAIL_SERVER,
     "lifecycle_emails.configuration_file": DATABASE + MAIL_SERVER,
+    "lifecycle_emails.daily_limit": DATABASE + MAIL_SERVER,
     "lifecycle_emails.delivery.reply": (*DATABASE, "smtplib", "socket"),
     "lifecycle_emails.delivery.smtp_session": (*DATABASE, "lifecycle_emails.message"),
     "lifecycle_emails.delivery.wire": (*DATABASE, "smtplib", "socket"),

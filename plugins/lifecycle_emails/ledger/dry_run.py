@@ -14,6 +14,7 @@ import psycopg
 
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.daily_limit import DailyLimit
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.judging import Filtered, Limited, filter_ledger, limit_rate
 from lifecycle_emails.ledger.planning import Extracted, extract_cohort
@@ -39,6 +40,7 @@ def dry_run(
     *,
     with_earlier: bool,
     upto: Literal["extract", "filter", "limit"],
+    daily_limits: Sequence[DailyLimit] = (),
 ) -> DryRun:
     """Do the steps up to ``upto``, tell what they did, and roll all of it back.
 
@@ -52,6 +54,13 @@ def dry_run(
             filtered = filter_ledger(ledger, campaign, extracted.cohort_dates)
         if upto == "limit":
             limited = limit_rate(
-                ledger, campaign, rules, extracted.cohort_dates, callbacks=(), run="dry run", max_groups=1024
+                ledger,
+                campaign,
+                rules,
+                extracted.cohort_dates,
+                callbacks=(),
+                run="dry run",
+                max_groups=1024,
+                daily_limits=daily_limits,
             )
     return DryRun(extracted, filtered, limited)

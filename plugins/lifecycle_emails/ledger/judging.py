@@ -13,11 +13,12 @@ from datetime import date
 from typing import Any
 
 from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.daily_limit import DailyLimit
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.alerts import Refusal, record_limit_exceeded
 from lifecycle_emails.ledger.batches import Group, ready_groups
 from lifecycle_emails.ledger.queries import query
-from lifecycle_emails.ledger.session import LedgerConnection, planning_transaction
+from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,14 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Limited:
-    """Users after the cap: ``ready`` hold a slot, ``capped`` none; alert ``alert_id`` names the new ones."""
+    """Users after the limits: ``ready`` hold a slot; alert ``alert_id`` names the newly capped.
+
+    ``capped`` and ``over_daily_limit`` hold none.
+    """
 
     ready: int
     capped: int
+    over_daily_limit: int
     newly_refused: int
     alert_id: str | None
     groups: tuple[Group, ...]
@@ -78,8 +83,9 @@ def limit_rate(
     callbacks: Sequence[str],
     run: str,
     max_groups: int,
+    daily_limits: Sequence[DailyLimit] = (),
 ) -> Limited:
-    """Reserve a frequency-cap slot for every planned user, or hold the user as ``capped``.
+    """Reserve a frequency-cap slot for every planned user, or hold as ``capped`` or ``daily_limit``.
 
     Exact under concurrency: the cap lock is taken in a statement of its own, before the count. Users newly
     refused are recorded in the same transaction with one alert, due to each of ``callbacks`` (their keys).
@@ -102,6 +108,8 @@ def limit_rate(
         ledger.execute(query("judge_cap"), arguments)
         ledger.execute(query("index_refused"))
         ledger.execute(query("hold_capped"), arguments)
+        if daily_limits:
+            _hold_over_daily_limit(ledger, daily_limits, arguments)
         reserved = ledger.execute(query("reserve_slots"), arguments).rowcount
         refusals = [Refusal(*row) for row in ledger.execute(query("record_refusals"), arguments)]
         ledger.execute(query("drop_refused"))
@@ -111,13 +119,30 @@ def limit_rate(
         counts = ledger.execute(query("count_states"), arguments).fetchall()
     ready = sum(count for state, _, count in counts if state == "ready")
     capped = sum(count for _, reason, count in counts if reason == "capped")
+    over_daily_limit = sum(count for _, reason, count in counts if reason == "daily_limit")
     log.info(
         "%s: %d users ready (%d newly), %d held by the frequency cap", campaign.id, ready, reserved, capped
     )
     return Limited(
         ready=ready,
         capped=capped,
+        over_daily_limit=over_daily_limit,
         newly_refused=len({refusal.user_id for refusal in refusals}),
         alert_id=alert_id,
         groups=ready_groups(ledger, campaign, cohort_dates, max_groups=max_groups),
     )
+
+
+def _hold_over_daily_limit(
+    ledger: LedgerConnection, limits: Sequence[DailyLimit], arguments: dict[str, Any]
+) -> None:
+    of_day = {
+        "limit_campaigns": [limit.campaign for limit in limits],
+        "limit_timezones": [limit.timezone for limit in limits],
+        "limit_max_sends": [limit.max_sends for limit in limits],
+    }
+    (room,) = one_row(ledger.execute(query("daily_room"), of_day))
+    told = "daily limit: " + ", ".join(str(limit) for limit in limits)
+    over = ledger.execute(query("hold_over_daily_limit"), {**arguments, "room": room, "limits": told})
+    log.info("%s: %d mails are left for today, %d users newly held (%s)",
+             arguments["campaign"], room, over.rowcount, told)  # fmt: skip

@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from lifecycle_emails.campaign import Campaign, load_campaign
+from lifecycle_emails.daily_limit import load_daily_limits
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.frequency_cap import load_cap_rules
 from lifecycle_emails.operators.connections import ledger_connector, source_connector
@@ -79,6 +80,7 @@ class CampaignOperator(BaseOperator):
                 request.cohort_date,
                 with_earlier=request.with_earlier,
                 upto=upto,
+                daily_limits=load_daily_limits(include_dir, campaign),
             )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Context, conf
 
 from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.daily_limit import load_daily_limits
 from lifecycle_emails.frequency_cap import load_cap_rules
 from lifecycle_emails.operators.alert_callbacks import AlertCallback, callback_keys
 from lifecycle_emails.operators.campaign_operator import (
@@ -67,7 +68,8 @@ class RateLimitOperator(CampaignOperator):
                 limited = self._limit(campaign, request, cohorts)
                 groups = [_for_xcom(group) for group in limited.groups]
         self.log.info(
-            "%sCampaign %s, %s: %d users %s; %d held by the frequency cap, %d of them newly%s.",
+            "%sCampaign %s, %s: %d users %s; %d held by the frequency cap, %d of them newly%s; %d held by"
+            " the daily limit.",
             DRY_RUN_REMARK if request.dry_run else "",
             campaign.id,
             written_dates(cohorts),
@@ -76,6 +78,7 @@ class RateLimitOperator(CampaignOperator):
             limited.capped,
             limited.newly_refused,
             f" (alert {limited.alert_id})" if limited.alert_id and not request.dry_run else "",
+            limited.over_daily_limit,
         )
         counts = {name: value for name, value in limited.as_dict().items() if name != "groups"}
         context["ti"].xcom_push(key="counts", value=counts)
@@ -96,6 +99,7 @@ class RateLimitOperator(CampaignOperator):
                 callbacks=callback_keys(self.callbacks),
                 max_groups=conf.getint("core", "max_map_length"),
                 run=request.run,
+                daily_limits=load_daily_limits(Path(self.include_dir), campaign),
             )
 
     def _limit_without_keeping(self, campaign: Campaign, request: RunRequest) -> "Limited":

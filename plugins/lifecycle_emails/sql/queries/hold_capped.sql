@@ -4,5 +4,5 @@ SET state = 'held',
     detail = (SELECT 'frequency cap: ' || string_agg(r.rule, ', ' ORDER BY r.rule) FROM refused AS r WHERE r.user_id = s.user_id)
 WHERE s.campaign = %(campaign)s
   AND s.cohort_date = ANY (%(cohort_dates)s)
-  AND s.state = 'planned'
+  AND (s.state = 'planned' OR s.held_reason = 'daily_limit')
   AND EXISTS (SELECT FROM refused AS r WHERE r.user_id = s.user_id OFFSET 0)

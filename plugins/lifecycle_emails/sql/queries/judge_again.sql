@@ -1,6 +1,6 @@
 -- held -> planned, where the reason may have gone: no longer suppressed, deadline extended, template mended.
--- `capped` waits for limit_rate; `left_audience` for the audience to return the user, `invalid_address` for it to return
--- a usable address (see refresh_arrivals); `daily_limit` for its own day.
+-- `capped` and `daily_limit` wait for limit_rate; `left_audience` for the audience to return the user, `invalid_address` for it to return
+-- a usable address (see refresh_arrivals).
 UPDATE lifecycle.judgement
 SET state = 'planned', held_reason = NULL, detail = NULL
 WHERE campaign = %(campaign)s

@@ -11,7 +11,13 @@ candidates AS (
     FROM lifecycle.judgement AS j
     WHERE campaign = %(campaign)s
       AND cohort_date = ANY (%(cohort_dates)s)
-      AND (state = 'planned' OR (state = 'held' AND held_reason = 'capped' AND %(judge_capped)s AND hold IS NULL))
+      AND (
+          state = 'planned'
+          OR (
+              state = 'held' AND hold IS NULL
+              AND (held_reason = 'daily_limit' OR (held_reason = 'capped' AND %(judge_capped)s))
+          )
+      )
       AND EXISTS (SELECT FROM lifecycle.cap_slots AS any_slot WHERE any_slot.user_id = j.user_id OFFSET 0)
 )
 SELECT c.user_id, c.cohort_date, t.rule, t.slots_taken
