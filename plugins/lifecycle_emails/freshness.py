@@ -75,7 +75,7 @@ class Freshness:
 def _only_time(rows: list[tuple[Any, ...]], name: str) -> datetime | None:
     if len(rows) != 1 or len(rows[0]) != 1 or not isinstance(rows[0][0], datetime | None):
         raise SourceError(
-            f"{name}: it must return one row with one time, such as the newest `loaded_at` of a table of loads."
+            f"{name}: it must return one row with one time, such as `SELECT max(loaded_at)` of its loads."
         )
     time: datetime | None = rows[0][0]
     return time

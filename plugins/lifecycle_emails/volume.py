@@ -85,3 +85,28 @@ def volume_trouble(
     if figures.size < figures.lower:
         return VolumeTrouble.TOO_FEW
     return None
+
+
+def trouble_words(trouble: VolumeTrouble, figures: VolumeFigures) -> str:
+    """Say for people what is unusual about a cohort.
+
+    >>> figures = volume_figures(VolumeBreaker(factor=3, floor=100), 50, cohorts=20, median=1000.0)
+    >>> trouble_words(VolumeTrouble.TOO_FEW, figures)
+    'too few: 50 users. The median of 20 cohorts of the 4 weeks before is 1000; 334 to 3000 go out unasked'
+    """
+    if trouble is VolumeTrouble.NOT_FRESH:
+        complete = "not known" if figures.fresh_until is None else f"{figures.fresh_until:%Y-%m-%d %H:%M %Z}"
+        return f"not fresh: {figures.size} users. The source's data are complete until: {complete}"
+    what = "too many" if trouble is VolumeTrouble.TOO_MANY else "too few"
+    weeks = HISTORY // timedelta(weeks=1)
+    if figures.median is None or figures.cohorts < ENOUGH_HISTORY:
+        compared = (
+            f"The {weeks} weeks before have {figures.cohorts} cohorts, too few to compare with; up to "
+            f"{figures.upper} go out unasked"
+        )
+    else:
+        compared = (
+            f"The median of {figures.cohorts} cohorts of the {weeks} weeks before is {figures.median:g}; "
+            f"{figures.lower} to {figures.upper} go out unasked"
+        )
+    return f"{what}: {figures.size} users. {compared}"

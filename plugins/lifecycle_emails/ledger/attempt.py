@@ -18,6 +18,8 @@ class Passage(StrEnum):
     STALE = "stale"
     HALTED = "halted"
     PROVIDER_STOPPED = "provider_stopped"
+    NOT_APPROVED = "not_approved"
+    """The volume breaker holds the row's cohort back; the row stays ready."""
     LOST = "lost"
     """The row is no longer ready: another attempt has it, or it was judged again."""
     NOT_COMMITTED = "not_committed"

@@ -89,10 +89,11 @@ def limit_rate(
 
     Exact under concurrency: the cap lock is taken in a statement of its own, before the count. Users newly
     refused are recorded in the same transaction with one alert, due to each of ``callbacks`` (their keys).
+    Cohorts that the volume breaker holds back stay planned.
     ``run`` names the run in that alert; ``max_groups`` bounds the groups returned. The groups hold every
     ready row of the cohorts, whoever made it ready, so a repeat after a lost answer returns them again.
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         "campaign": campaign.id,
         "cohort_dates": list(cohort_dates),
         "judge_capped": campaign.on_cap == "defer",
@@ -105,6 +106,8 @@ def limit_rate(
         ledger.execute(query("lock_campaign"), arguments)
         ledger.execute(query("lock_frequency_cap"))
         ledger.execute(query("hold_unsendable"), arguments)
+        held_back = {row[0] for row in ledger.execute(query("cohorts_held_back"), arguments)}
+        arguments["cohort_dates"] = [day for day in cohort_dates if day not in held_back]
         ledger.execute(query("judge_cap"), arguments)
         ledger.execute(query("index_refused"))
         ledger.execute(query("hold_capped"), arguments)

@@ -74,7 +74,13 @@ def _problems(
         problems.append(
             f"{planned} users were not judged: limit_rate did not finish. Clear it and what follows"
         )
-    forgotten = sum(without_row or 0 for _, _, without_row, _ in audiences)
+    problems += [
+        f"cohort {day} awaits approval ({words}). Answer approve_volume of the run that asks, or clear "
+        "check_volume of this run with what follows to be asked again"
+        for day, _, _, verdict, words, *_ in audiences
+        if verdict == "awaiting_approval"
+    ]
+    forgotten = sum(without_row or 0 for _, _, without_row, *_ in audiences)
     if forgotten:
         problems.append(f"{forgotten} users of the audience have no row in the ledger; clear extract_cohort")
     doubtful = [row[0] for row in ledger.execute(query("users_in_doubt"), arguments)]
@@ -103,16 +109,21 @@ def _counts(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 def _table(campaign_id: str, rows: Sequence[tuple[Any, ...]], audiences: Sequence[tuple[Any, ...]]) -> str:
-    header = ("cohort", "audience", "users", *STATES, "held because")
+    header = ("cohort", "audience", "volume", "users", *STATES, "held because")
     lines = [header]
-    for cohort_date, size, _, _ in audiences:
+    for cohort_date, size, _, verdict, *_ in audiences:
         mine = [row for row in rows if row[0] == cohort_date]
         by_state = {state: sum(row[3] for row in mine if row[1] == state) for state in STATES}
         reasons = ", ".join(f"{row[3]} {row[2]}" for row in mine if row[2])
         lines.append((
-            cohort_date.isoformat(), "-" if size is None else str(size), str(sum(by_state.values())),
-            *(str(by_state[state]) for state in STATES), reasons or "-",
+            cohort_date.isoformat(), "-" if size is None else str(size), verdict or "-",
+            str(sum(by_state.values())), *(str(by_state[state]) for state in STATES), reasons or "-",
         ))  # fmt: skip
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     body = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([f"Campaign {campaign_id}, users by cohort and state", *body])
+    decided = [
+        f"Cohort {day} was {verdict} by {decided_by} ({words}): {reason}"
+        for day, _, _, verdict, words, decided_by, reason in audiences
+        if decided_by is not None
+    ]
+    return "\n".join([f"Campaign {campaign_id}, users by cohort and state", *body, *decided])

@@ -1,4 +1,5 @@
--- Rows that a run should have dealt with: still planned, or ready and due. Past the deadline the sweep has them.
+-- Rows that a run should have dealt with: still planned, or ready and due. Past the deadline the sweep has them. What
+-- the volume breaker holds back is not due.
 SELECT
     count(*) FILTER (WHERE s.state = 'planned'),
     count(*) FILTER (WHERE s.state = 'ready' AND (s.not_before IS NULL OR s.not_before <= now())),
@@ -9,3 +10,4 @@ WHERE s.campaign = %(campaign)s
   AND s.cohort_date = ANY (%(cohort_dates)s)
   AND s.state IN ('planned', 'ready')
   AND c.not_after > now()
+  AND (c.volume_verdict IS NULL OR c.volume_verdict NOT IN ('awaiting_approval', 'refused'))

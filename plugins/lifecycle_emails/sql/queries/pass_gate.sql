@@ -1,6 +1,6 @@
 -- The gate: ready -> sending, one guarded update for a group of users, whose rows lock_sends has locked. Everybody
--- asked about gets one verdict: passed; suppressed or stale (held here and now); halted or provider_stopped (the row
--- stays ready); lost (no longer ready: somebody else has it).
+-- asked about gets one verdict: passed; suppressed or stale (held here and now); halted, provider_stopped or not_approved
+-- (the row stays ready); lost (no longer ready: somebody else has it).
 -- Rows are looked up by key and updated by ctid, so that the plan is the same however old the statistics are.
 WITH asked AS MATERIALIZED (
     SELECT *
@@ -25,6 +25,7 @@ judged AS MATERIALIZED (
         a.attempt,
         a.address_hash,
         mine.row_at,
+        c.volume_verdict IN ('awaiting_approval', 'refused') AS held_back,
         CASE
             WHEN now() >= c.not_after THEN 'stale'
             WHEN EXISTS (
@@ -65,7 +66,7 @@ moved AS (
         code_version = %(code_version)s,
         not_before = NULL
     FROM judged AS j
-    WHERE s.ctid = j.row_at AND s.state = 'ready'
+    WHERE s.ctid = j.row_at AND s.state = 'ready' AND (j.hold IS NOT NULL OR j.held_back IS NOT TRUE)
     RETURNING j.user_id, s.state, s.held_reason
 )
 SELECT
@@ -73,7 +74,9 @@ SELECT
     CASE
         WHEN moved.state = 'sending' THEN 'passed'
         WHEN moved.state = 'held' THEN moved.held_reason::text
-        ELSE coalesce(stopped.verdict, 'lost')
+        WHEN stopped.verdict IS NOT NULL THEN stopped.verdict
+        WHEN EXISTS (SELECT FROM judged AS j WHERE j.user_id = asked.user_id AND j.held_back AND j.hold IS NULL) THEN 'not_approved'
+        ELSE 'lost'
     END
 FROM asked
 CROSS JOIN stopped
