@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 
@@ -33,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="reliability.stories", description=__doc__)
     parser.add_argument("--only", default="", help="only stories with these words in their title or anchor")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)  # whoever ends this, it leaves no process behind
     wanted = [story for story in STORIES if options.only in f"{story.title} {story.anchor}"]
     if not wanted:
         parser.error(f"no story has {options.only!r} in it")
@@ -44,6 +46,10 @@ def main() -> int:
         finally:
             stop_airflow_stacks()
     return _report(wanted, told, time.monotonic() - began)
+
+
+def _end(_signal: int, _frame: object) -> None:
+    raise SystemExit(1)
 
 
 def _play(place: Place, number: int, story: Story) -> Told:
