@@ -52,6 +52,10 @@ MAY_IMPORT = {
         "lifecycle_emails.operators.connections.smtp_settings",
         "lifecycle_emails.operators.connections.source_connector",
     },
+    "lifecycle_emails.commands.source": {
+        "lifecycle_emails.operators.connections",
+        "lifecycle_emails.operators.connections.source_connector",
+    },
     "lifecycle_emails.cli": {
         "lifecycle_emails.operators.connections",
         "lifecycle_emails.operators.connections.ledger_connector",

@@ -7,6 +7,7 @@ rules: a command calls one function of the core.
 
 from lifecycle_emails.commands import (
     actions,
+    dry_run,
     extend,
     halt,
     migrate,
@@ -18,5 +19,5 @@ from lifecycle_emails.commands import (
     validate,
 )
 
-TOPICS = (migrate, validate, suppress, halt, settle, release, extend, restored, send_test, actions)
+TOPICS = (migrate, validate, dry_run, suppress, halt, settle, release, extend, restored, send_test, actions)
 """In the order in which ``lifecycle --help`` lists them."""

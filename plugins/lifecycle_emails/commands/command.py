@@ -46,23 +46,38 @@ def add_reason(command: argparse.ArgumentParser) -> None:
 
 def add_cohort_range(command: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Options that name the cohorts between two dates, both included."""
-    for name, text in (("--cohort-from", "first cohort date"), ("--cohort-to", "last cohort date, included")):
-        command.add_argument(name, type=_date, required=required, metavar="YYYY-MM-DD", help=text)
+    add_date_range(command, "cohort", "cohort date", required=required)
+
+
+def add_date_range(
+    command: argparse.ArgumentParser, prefix: str, what: str, *, required: bool = False
+) -> None:
+    """Options ``--<prefix>-from`` and ``--<prefix>-to``; `checked_range` reads them."""
+    for name, text in (("from", f"first {what}"), ("to", f"last {what}, included")):
+        command.add_argument(
+            f"--{prefix}-{name}", type=_date, required=required, metavar="YYYY-MM-DD", help=text
+        )
 
 
 def check_cohort_range(options: argparse.Namespace) -> None:
     """Raise LedgerError for half a range, a reversed one, or one longer than a year."""
-    first, last = options.cohort_from, options.cohort_to
+    checked_range(options, "cohort")
+
+
+def checked_range(options: argparse.Namespace, prefix: str) -> tuple[date, date] | None:
+    """Return the range of dates, None when not given; LedgerError for half of one, reversed, too long."""
+    first, last = getattr(options, f"{prefix}_from"), getattr(options, f"{prefix}_to")
     if first is None and last is None:
-        return
+        return None
     if first is None or last is None:
-        raise LedgerError("give --cohort-from and --cohort-to together; nothing was changed")
+        raise LedgerError(f"give --{prefix}-from and --{prefix}-to together; nothing was changed")
     if first > last:
-        raise LedgerError(f"--cohort-from {first} is later than --cohort-to {last}; nothing was changed")
+        raise LedgerError(f"--{prefix}-from {first} is later than --{prefix}-to {last}; nothing was changed")
     if (last - first).days > LONGEST_RANGE_DAYS:
         raise LedgerError(
             f"{first} to {last} is more than {LONGEST_RANGE_DAYS} days; is a year right? Nothing was changed"
         )
+    return first, last
 
 
 def check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:
