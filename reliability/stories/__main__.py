@@ -17,10 +17,10 @@ import time
 from reliability.fault_bench.airflow_stack import stop_airflow_stacks
 from reliability.fault_bench.bench import PORTS_OF_A_PLAY, Place, bench_place
 from reliability.fault_bench.fault import Setting
-from reliability.stories import of_analysts, of_halting, of_operators
+from reliability.stories import of_analysts, of_halting, of_operators, of_support
 from reliability.stories.story import Story, Told
 
-STORIES = (*of_operators.STORIES, *of_analysts.STORIES, *of_halting.STORIES)
+STORIES = (*of_operators.STORIES, *of_support.STORIES, *of_analysts.STORIES, *of_halting.STORIES)
 FIGURES = (
     "backfill_accepted", "extended_before", "extended_after", "extended_expected", "dry_run_rows",
     "dry_run_rows_changed", "halt_seconds", "resumed_copies", "breaker_held", "unauthorised_tried",
