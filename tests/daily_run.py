@@ -18,6 +18,7 @@ from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.judging import Limited, filter_ledger, limit_rate
 from lifecycle_emails.ledger.planning import Extracted, extract_cohort
 from lifecycle_emails.message import MessageTemplates
+from lifecycle_emails.throttle import Throttle
 from tests.factories import IncludeFolder
 
 NO_CAP = (CapRule("no_cap", 1000, timedelta(days=1)),)
@@ -49,6 +50,7 @@ class DailyRun:
         self.source_url = source_url
         self.smtp = SmtpSettings("127.0.0.1", smtp_port, security="none", dot_timeout=10)
         self.stop = threading.Event()
+        self.throttle: Throttle | None = None
 
     def close(self) -> None:
         """Close the test's own connections."""
@@ -75,6 +77,7 @@ class DailyRun:
             smtp=self.smtp,
             connect_ledger=lambda: psycopg.connect(self.ledger_url),
             connect_source=lambda: psycopg.connect(self.source_url),
+            throttle=self.throttle,
         )
 
     def add_users(self, *user_ids: int, day: date | None = None, **columns: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from lifecycle_emails.delivery.pacing import Refusal
 from lifecycle_emails.delivery.refusal_watch import RefusalWatch
 from lifecycle_emails.delivery.reply import Outcome, Phase, Verdict
 from lifecycle_emails.delivery.smtp_session import SmtpSession
@@ -45,6 +46,8 @@ class Tally:
         self._counts: Counter[str] = Counter()
         self.stopped_by: str | None = None
         """Why nothing more should be offered: a halt or a stopped provider."""
+        self.refusal: Refusal | None = None
+        """What the throttle said when it gave no lane a turn."""
         self.failure: Exception | None = None
         """What ended a lane: a connection that could not be opened, or a fault of our own."""
 
@@ -103,8 +106,10 @@ class Lane:
             return True
         if refused is not None:
             record = Record(mail.user_id, None, RECORDED_AS[refused.verdict], detail=describe(refused))
+            if refused.verdict is Verdict.SLOW_DOWN:
+                return self._too_fast(record, refused)
             self._refused(record, named=refused.enhanced is not None)
-            return refused.verdict is not Verdict.SLOW_DOWN
+            return True
         return self._commit_to_dot(mail)
 
     def _offer(self, mail: Mail) -> Outcome | None:
@@ -139,8 +144,15 @@ class Lane:
         record = Record(
             mail.user_id, attempt, recorded_as, queue_id=outcome.queue_id, detail=describe(outcome)
         )
+        if outcome.verdict is Verdict.SLOW_DOWN:
+            return self._too_fast(record, outcome)
         self._answered(record, named=outcome.enhanced is not None)
-        return outcome.verdict is not Verdict.SLOW_DOWN
+        return True
+
+    def _too_fast(self, record: Record, outcome: Outcome) -> bool:  # noqa: ARG002  (a paced lane tells why)
+        """The provider asks for fewer mails: without a throttle, this lane ends."""
+        self._answered(record, named=False)
+        return False
 
     def _answered(self, record: Record, *, named: bool) -> None:
         if record.recorded_as in (RecordedAs.REJECTED, RecordedAs.RETRY):

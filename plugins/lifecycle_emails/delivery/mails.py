@@ -28,6 +28,7 @@ from lifecycle_emails.ledger.gate import Event, Gate
 from lifecycle_emails.ledger.session import Connect
 from lifecycle_emails.message import MessageTemplates
 from lifecycle_emails.message_id import message_id
+from lifecycle_emails.throttle import Throttle
 
 PROFILES_AT_ONCE = 500
 """Users whose variables are read from the source in one query."""
@@ -45,6 +46,7 @@ class SendingTools:
     smtp: SmtpSettings
     connect_ledger: Connect
     connect_source: Callable[[], psycopg.Connection[Any]]
+    throttle: Throttle | None = None
 
 
 @dataclass(frozen=True)

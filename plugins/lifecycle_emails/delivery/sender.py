@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
@@ -19,9 +20,11 @@ from uuid import UUID, uuid4
 import psycopg
 
 from lifecycle_emails.cohort import Cohort
-from lifecycle_emails.delivery.lane import Lane, Tally
+from lifecycle_emails.delivery.lane import Lane, Mail, Tally
 from lifecycle_emails.delivery.lane_loop import LaneLoop
 from lifecycle_emails.delivery.mails import Keys, Mails, SendingTools
+from lifecycle_emails.delivery.paced_lane import PacedLane
+from lifecycle_emails.delivery.pacing import Pacing
 from lifecycle_emails.delivery.refusal_watch import RefusalWatch
 from lifecycle_emails.delivery.smtp_session import SmtpSession
 from lifecycle_emails.errors import DeliveryError, LedgerError
@@ -60,8 +63,9 @@ class Sent:
     """What became of a group, in users.
 
     ``due_now`` may be sent at once and was not; ``due_later`` wait for ``next_due``. ``stopped_by`` says
-    why the group ended early: ``halted``, ``provider_stopped``, ``stop`` (the task was asked to end) or
-    ``leased`` (another task is at it).
+    why the group ended early: ``halted``, ``provider_stopped``, ``stop`` (the task was asked to end),
+    ``leased`` (another task is at it), or ``throttled`` and ``throttled_for_today``: then
+    ``throttled_until`` says when to come back.
     """
 
     sent: int
@@ -74,10 +78,12 @@ class Sent:
     next_due: datetime | None
     stopped_by: str | None
     seconds: float
+    throttled_until: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For XCom: counts only."""
-        return {**asdict(self), "next_due": self.next_due and self.next_due.isoformat()}
+        times = {name: getattr(self, name) for name in ("next_due", "throttled_until")}
+        return {**asdict(self), **{name: at and at.isoformat() for name, at in times.items()}}
 
 
 def send_group(
@@ -143,9 +149,17 @@ class _GroupSender:
             dot_timeout=tools.smtp.dot_timeout,
             probe=probe,
         )
+        self._pacing = self._open_pacing(holder)
         self._gate = Gate(tools.connect_ledger, terms)
         with ledger_session(tools.connect_ledger) as ledger:
             self._keys = Keys(*one_row(ledger.execute(query("installation_keys"))))
+
+    def _open_pacing(self, holder: UUID) -> Pacing | None:
+        campaign, throttle = self._tools.campaign, self._tools.throttle
+        if throttle is None:
+            return None
+        connect, wanted = self._tools.connect_ledger, campaign.connections
+        return Pacing(connect, campaign.smtp_conn_id, throttle, holder, wanted)
 
     def run(self, at_most: int | None) -> None:
         """Pass over what is due until nothing is, a pass reaches no gate, or some in a row end in nothing."""
@@ -159,6 +173,7 @@ class _GroupSender:
                 self._one_pass(due, at_most)
                 after = self._tally.counts()
                 if at_most is not None or after == before:
+                    self._tally_refusal()
                     break
                 in_vain = 0 if any(after[outcome] > before[outcome] for outcome in OUTCOMES) else in_vain + 1
         finally:
@@ -176,14 +191,32 @@ class _GroupSender:
             self._stop.is_set() or self._tally.stopped_by or self._watch.tripped or self._gate.failure
         )
 
+    def _tally_refusal(self) -> None:
+        """Where the throttle gave no lane a turn: say so, and let go."""
+        refusal = self._pacing.refusal if self._pacing else None
+        if refusal is not None and not self._should_stop():
+            self._tally.stopped_by = "throttled_for_today" if refusal.for_today else "throttled"
+            self._tally.refusal = refusal
+            log.info("%s: %s; back at %s", self._tools.campaign.smtp_conn_id, refusal.because, refusal.until)
+
+    def _lane(self, session: SmtpSession, next_mail: Callable[[], Mail | None]) -> Lane:
+        if self._pacing is None or self._tools.throttle is None:
+            return Lane(session, next_mail, self._gate, self._watch, self._tally, self._should_stop)
+        return PacedLane(
+            session, next_mail, self._gate, self._watch, self._tally, self._should_stop,
+            self._pacing, self._tools.throttle,
+        )  # fmt: skip
+
     def _one_pass(self, due: list[tuple[Cohort, list[str]]], at_most: int | None) -> None:
         total = sum(len(user_ids) for _, user_ids in due)
         loop = LaneLoop()
         mails = Mails(self._tools, due, self._keys, self._gate, self._tally, loop.event, at_most)
-        for _ in range(min(self._tools.campaign.connections, total)):
-            session = SmtpSession(self._tools.smtp, loop)
-            lane = Lane(session, mails.next, self._gate, self._watch, self._tally, self._should_stop)
-            loop.start(lane.run)
+        connections = self._tools.campaign.connections
+        if self._pacing is not None:
+            connections = min(connections, self._pacing.connections)
+            self._pacing.new_event = loop.event
+        for _ in range(min(connections, total)):
+            loop.start(self._lane(SmtpSession(self._tools.smtp, loop), mails.next).run)
         self._gate.new_event, self._gate.gather_seconds = loop.event, GATHER_SECONDS
         stopped_at: float | None = None
 
@@ -193,6 +226,8 @@ class _GroupSender:
             self._show_progress(mails.given, total)
             if self._should_stop():
                 mails.end()
+                if self._pacing is not None:
+                    self._pacing.stop()
             if not self._stop.is_set():
                 return True
             self._gate.stop()
@@ -227,6 +262,15 @@ class _GroupSender:
             self._tally.count(RecordedAs.RETRY)
 
     def _end(self) -> None:
+        try:
+            self._end_gate()
+        finally:
+            if self._pacing is not None:
+                self._pacing.close()
+        if self._pacing is not None and self._pacing.failure:
+            raise LedgerError(self._pacing.failure)
+
+    def _end_gate(self) -> None:
         timeout = RECORDING_AFTER_STOP_SECONDS if self._stop.is_set() else RECONNECT_FOR_SECONDS
         written = self._gate.close(timeout)
         if self._watch.tripped:
@@ -261,4 +305,5 @@ def _summary(tally: Tally, due: Due, seconds: float, stop: threading.Event) -> S
         next_due=due.next_due,
         stopped_by="stop" if stop.is_set() else tally.stopped_by,
         seconds=round(seconds, 3),
+        throttled_until=tally.refusal.until if tally.refusal and due.now else None,
     )

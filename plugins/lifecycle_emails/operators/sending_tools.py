@@ -24,6 +24,7 @@ def sending_tools(campaign: Campaign, include_dir: Path, ledger_conn_id: str) ->
     from lifecycle_emails.ledger.session import ledger_session  # noqa: PLC0415
     from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, watch, witness_of  # noqa: PLC0415
     from lifecycle_emails.message import MessageTemplates  # noqa: PLC0415
+    from lifecycle_emails.throttle import load_throttle  # noqa: PLC0415
 
     connect_ledger = ledger_connector(ledger_conn_id)
     with ledger_session(connect_ledger) as ledger:
@@ -35,4 +36,5 @@ def sending_tools(campaign: Campaign, include_dir: Path, ledger_conn_id: str) ->
         smtp=smtp_settings(campaign.smtp_conn_id),
         connect_ledger=connect_ledger,
         connect_source=source_connector(campaign.source_conn_id),
+        throttle=load_throttle(include_dir, campaign.smtp_conn_id),
     )
