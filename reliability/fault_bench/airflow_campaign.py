@@ -43,6 +43,7 @@ from tests.smtp_script import Accept, Delay, Queued
 
 RUN_SECONDS = 900
 OFFSET_DAYS = 4
+CONNECTIONS = 2
 FINAL = ("sent", "held", "rejected", "in_doubt")
 
 
@@ -136,7 +137,7 @@ class AirflowCampaign:
         usual = {
             "id": self.id, "schedule": "0 0 * * *", "timezone": self.zone, "offset_days": OFFSET_DAYS,
             "audience": "users.sql", "from": "The team <hello@example.com>",
-            "connections": 2, "batch_size": 100,
+            "connections": CONNECTIONS, "batch_size": 100,
             "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
         }  # fmt: skip
         self.write(f"campaigns/{self.id}.yaml", yaml.safe_dump({**usual, **fields}, sort_keys=False))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from typing import get_args
 
 from reliability.fault_bench.airflow_campaign import (
+    CONNECTIONS,
     RUN_SECONDS,
     AirflowCampaign,
     airflow_campaign,
@@ -64,9 +66,20 @@ def kill_task(setting: Setting, rng: random.Random) -> Observation:
         problems = [*before.problems]
         if again.state != wanted:
             problems.append(f"the cleared run is a {again.state}, must be a {wanted}")
+        problems += too_many_left_open(campaign)
         if len(campaign.notes("killed")) != len(kills):
             problems.append(f"{len(campaign.notes('killed'))} of {len(kills)} kills took place")
         return campaign.observe(before.runs, problems)
+
+
+def too_many_left_open(campaign: AirflowCampaign) -> list[str]:
+    """Say which process, killed or not, left more users in doubt than it had connections."""
+    by_process = Counter(campaign.unanswered().values())
+    return [
+        f"process {pid} left {left} users in doubt with {CONNECTIONS} connections"
+        for pid, left in by_process.items()
+        if left > CONNECTIONS
+    ]
 
 
 def kill_scheduler(setting: Setting, rng: random.Random) -> Observation:

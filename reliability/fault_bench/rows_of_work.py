@@ -148,15 +148,17 @@ def _sizes(setting: Setting, _: random.Random) -> Observation:
 
 def _large(setting: Setting, _: random.Random) -> Observation:
     """A hundred thousand users, without any fault: nobody in doubt."""
-    return _all_sent(setting, (100_000,), batch_size=1000)
+    return _all_sent(setting, (100_000,), batch_size=1000, connections=32)
 
 
-def _all_sent(setting: Setting, sizes: tuple[int, ...], batch_size: int) -> Observation:
+def _all_sent(
+    setting: Setting, sizes: tuple[int, ...], *, batch_size: int, connections: int = 4
+) -> Observation:
     seen: list[Observation] = []
     with staged(setting) as stage:
         for size in sizes:
             stage.clear()
-            stage.write_campaign(CAMPAIGN, connections=4, batch_size=batch_size)
+            stage.write_campaign(CAMPAIGN, connections=connections, batch_size=batch_size)
             users = stage.add_users(size)
             stage.open_sink()
             process = stage.finish_slowly(stage.start(*DAILY))

@@ -18,8 +18,15 @@ def play_schedule(stage: Stage, schedule: Schedule) -> Observation:
         stage.smtp = {"dot_timeout": SILENT_SECONDS, "command_timeout": SILENT_SECONDS}
     users = stage.add_users(schedule.users)
     stage.open_sink(schedule.sink)
+    problems = []
     for kill in schedule.kills:
+        left_before = set(stage.left_open)
         stage.run(*DAILY, kill=(kill.point, kill.passage))
+        left = stage.left_open - left_before
+        if len(left) > schedule.connections:
+            problems.append(
+                f"one SIGKILL left {len(left)} users open with {schedule.connections} connections: {left}"
+            )
         stage.let_time_pass()
         if schedule.sweeps_between:
             stage.run("sweep")
@@ -27,7 +34,7 @@ def play_schedule(stage: Stage, schedule: Schedule) -> Observation:
         stage.run("extract", "filter", "limit")
         stage.run_all(schedule.workers, "send")
     stage.run_until_done()
-    return observe(stage, users)
+    return observe(stage, users, problems=tuple(problems))
 
 
 def observe(
