@@ -180,9 +180,17 @@ def _show(result: Result, rows: list[Row], number: int, tasks: int, started: flo
             "" if task.variant is None else f", without the protection ({fault.without[task.variant].name})"
         )
         what = f"{fault.name}{without}"
-        word = result.error or ("holds" if result.observation and result.observation.holds else "fails")
+        word = result.error or _in_a_word(result.observation)
     clock = time.monotonic() - started
     print(f"[{clock:6.0f} s] {number}/{tasks} {what}: {word} ({result.seconds:.1f} s)", flush=True)
+
+
+def _in_a_word(seen: Observation | None) -> str:
+    """Say whether the promise held; where it did not, by what, of which a missing protection is known."""
+    if seen is None or seen.holds:
+        return "holds" if seen else "fails"
+    doubts = f"{seen.in_doubt} in doubt of {seen.in_doubt_expected} expected"
+    return f"fails: {seen.max_copies} copies at most, {seen.lost} lost, {doubts}"
 
 
 def _played(row: Row, number: int, results: list[Result]) -> Played:

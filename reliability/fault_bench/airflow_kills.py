@@ -16,7 +16,7 @@ from reliability.fault_bench.airflow_campaign import (
 )
 from reliability.fault_bench.airflow_probe import Kill, SendingPoint
 from reliability.fault_bench.airflow_stack import API_SERVER, SCHEDULER, airflow_stack, until
-from reliability.fault_bench.airflow_without import NO_FENCE, SENT_AGAIN_WHEN_OVERDUE
+from reliability.fault_bench.airflow_without import FORGETFUL, NO_FENCE, SENT_AGAIN_WHEN_OVERDUE
 from reliability.fault_bench.fault import Fault, Faults, Observation, Setting
 from tests.smtp_script import Accept, Queued, Until
 
@@ -146,8 +146,9 @@ FAULTS: Faults = (
     Fault(
         name="Airflow's API server away in mid-send",
         expected="run completes after its return, 1 each",
-        protection="the row's state at the gate, behind the batch lease",
+        protection="the row's state",
         play=stop_api_server,
+        without=(FORGETFUL,),
         slow=True,
     ),
 )
