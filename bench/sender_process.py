@@ -1,4 +1,6 @@
-"""One sender of the benchmark: `python -m ... INCLUDE LEDGER SOURCE SMTP_PORT`.
+"""One sender of the benchmark: `python -m ... INCLUDE LEDGER SOURCE SMTP_PORT [SMTP_CERTIFICATE]`.
+
+With the server's certificate it sends after STARTTLS, else in the clear.
 
 Reads one group of batches a line from standard input, as JSON, and answers each with a line of JSON: what was
 sent, when it began and ended, and what this process spent.
@@ -10,6 +12,7 @@ import cProfile
 import json
 import os
 import resource
+import ssl
 import sys
 import threading
 import time
@@ -25,7 +28,7 @@ from lifecycle_emails.ledger.batches import Group
 from lifecycle_emails.message import MessageTemplates
 
 
-def main(include: str, ledger_url: str, source_url: str, port: str) -> None:
+def main(include: str, ledger_url: str, source_url: str, port: str, certificate: str = "") -> None:
     """Send group after group until standard input ends."""
     folder = Path(include)
     campaign = load_campaign(folder, "bench")
@@ -33,7 +36,12 @@ def main(include: str, ledger_url: str, source_url: str, port: str) -> None:
         campaign=campaign,
         audience=Audience.load(folder, campaign),
         templates=MessageTemplates.load(folder, campaign),
-        smtp=SmtpSettings("127.0.0.1", int(port), security="none"),
+        smtp=SmtpSettings(
+            "127.0.0.1",
+            int(port),
+            security="starttls" if certificate else "none",
+            tls_context=ssl.create_default_context(cafile=certificate) if certificate else None,
+        ),
         connect_ledger=lambda: psycopg.connect(ledger_url),
         connect_source=lambda: psycopg.connect(source_url),
     )

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import selectors
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from local_stack.ports import LOOPBACK, free_port
 
@@ -22,11 +29,12 @@ _PLACES = "/usr/sbin:/usr/libexec/postfix:/usr/lib/postfix:/usr/local/sbin"
 
 
 class Sink:
-    """A running sink: its `port`, its `name`, and how many mails it has taken."""
+    """A running sink: its `port`, its `name`, whether it speaks TLS, and how many mails it has taken."""
 
-    def __init__(self, name: str, port: int, counters: Path) -> None:
+    def __init__(self, name: str, port: int, counters: Path, *, tls: bool = False) -> None:
         self.name = name
         self.port = port
+        self.tls = tls
         self._counters = counters
 
     def mails(self) -> int:
@@ -37,23 +45,69 @@ class Sink:
 
 
 @contextmanager
-def running_sink(port: int | None = None) -> Iterator[Sink]:
-    """Run smtp-sink, or the built-in sink, on a loopback port until the block ends."""
+def running_sink(
+    port: int | None = None, *, certificate: Path | None = None, keep: Path | None = None
+) -> Iterator[Sink]:
+    """Run smtp-sink, or the built-in sink, on a loopback port until the block ends.
+
+    With ``certificate``, a PEM file with a key, it is the built-in sink, for smtp-sink speaks no TLS, and it
+    takes mail after STARTTLS only. ``keep``: file in which the mails are kept, see `recipients`.
+    """
     port = port or free_port()
-    program = postfix_program("smtp-sink")
-    built_in = [sys.executable, "-m", "bench.sinks", str(port)]
-    user = ["-u", "nobody"] if os.geteuid() == 0 else []  # smtp-sink does not run as root
-    command = [program, "-c", *user, f"{LOOPBACK}:{port}", "1000"] if program else built_in
+    program = None if certificate else postfix_program("smtp-sink")
+    if program:
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []  # smtp-sink does not run as root
+        kept = ["-D", str(keep)] if keep else []
+        command = [program, "-c", "-m", "1000", *kept, *user, f"{LOOPBACK}:{port}", "1000"]
+    else:
+        command = [sys.executable, "-m", "bench.built_in_sink", f"--port={port}"]
+        command += [f"--certificate={certificate}"] if certificate else []
+        command += [f"--keep={keep}"] if keep else []
+    name = "smtp-sink" if program else "the built-in sink"
     with tempfile.TemporaryDirectory() as folder:
         counters = Path(folder) / "counters"
+        if keep:
+            keep.touch()
+            keep.chmod(0o666)
         with counters.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
         try:
             _wait_until_it_listens(port, process)
-            yield Sink("smtp-sink" if program else "built-in sink", port, counters)
+            yield Sink(name, port, counters, tls=certificate is not None)
         finally:
             process.kill()
             process.wait()
+
+
+def recipients(kept: Path) -> Counter[str]:
+    """How many mails each recipient got, read from the file in which a sink kept them."""
+    found = re.findall(rb"^X-Rcpt-Args: <([^>]*)>", kept.read_bytes(), re.MULTILINE)
+    return Counter(address.decode() for address in found)
+
+
+def make_certificate(file: Path) -> Path:
+    """Write a new key with a self-signed certificate for this machine's loopback address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sink.example.com")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
 
 
 def postfix_program(name: str) -> str | None:
@@ -72,78 +126,3 @@ def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-class _Client:
-    """One connection of the built-in sink."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.received = b""
-        self.in_data = False
-        connection.sendall(b"220 sink.example.com ESMTP\r\n")
-
-    def take(self, data: bytes) -> int:
-        """Answer what the client said; returns how many mails it brought to their dot."""
-        self.received += data
-        answers, mails = [], 0
-        while True:
-            if self.in_data:
-                end = self.received.find(b"\r\n.\r\n")
-                if end < 0:
-                    self.received = self.received[-4:]  # the rest of a body is of no use
-                    break
-                self.received = self.received[end + 5 :]
-                self.in_data = False
-                mails += 1
-                answers.append(b"250 2.0.0 Ok: queued as SINK\r\n")
-                continue
-            line, found, rest = self.received.partition(b"\r\n")
-            if not found:
-                break
-            self.received = rest
-            verb = line[:4].upper()
-            self.in_data = verb == b"DATA"
-            answers.append(_ANSWERS.get(verb, b"250 2.0.0 Ok\r\n"))
-        if answers:
-            self.connection.sendall(b"".join(answers))
-        return mails
-
-
-_ANSWERS = {
-    b"EHLO": b"250-sink.example.com\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n",
-    b"DATA": b"354 End data with <CR><LF>.<CR><LF>\r\n",
-    b"QUIT": b"221 2.0.0 Bye\r\n",
-}
-
-
-def serve(port: int) -> None:
-    """Take mail for ever, one thread, printing the count as smtp-sink does."""
-    mails = 0
-    waiting = selectors.DefaultSelector()
-    with socket.create_server((LOOPBACK, port), backlog=1000) as listener:
-        waiting.register(listener, selectors.EVENT_READ, None)
-        while True:
-            for key, _ in waiting.select():
-                if key.data is None:
-                    connection, _ = listener.accept()
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    waiting.register(connection, selectors.EVENT_READ, _Client(connection))
-                    continue
-                client: _Client = key.data
-                try:
-                    data = client.connection.recv(65536)
-                    taken = client.take(data) if data else 0
-                except OSError:
-                    data, taken = b"", 0
-                if not data:
-                    waiting.unregister(client.connection)
-                    client.connection.close()
-                if taken:
-                    mails += taken
-                    sys.stdout.write(f"mesg={mails}\r")
-                    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]))
