@@ -39,7 +39,6 @@ def natural_cohort(campaign: Campaign, cohort_date: date) -> Cohort:
 
     Cohorts of successive days touch: none of a day's 23, 24 or 25 hours is left out or stands in two of them.
     """
-    deadline = cohort_date + timedelta(days=campaign.offset_days + campaign.max_lateness_days)
     return Cohort(
         campaign=campaign.id,
         cohort_date=cohort_date,
@@ -47,8 +46,13 @@ def natural_cohort(campaign: Campaign, cohort_date: date) -> Cohort:
         window_end=_start_of_day(cohort_date + timedelta(days=1), campaign.timezone),
         timezone=campaign.timezone,
         offset_days=campaign.offset_days,
-        not_after=_tick_on(campaign, deadline),
+        not_after=deadline_after(campaign, cohort_date, campaign.max_lateness_days),
     )
+
+
+def deadline_after(campaign: Campaign, cohort_date: date, max_lateness_days: int) -> datetime:
+    """Return when a cohort's deadline is, in UTC, so many calendar days after its scheduled run."""
+    return _tick_on(campaign, cohort_date + timedelta(days=campaign.offset_days + max_lateness_days))
 
 
 def cohort_date_of(campaign: Campaign, logical_date: datetime) -> date:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.models.dagrun import DagRun
 
-from lifecycle_emails.ledger.orders import halt, resume
+from lifecycle_emails.ledger.orders import halt, resume, suppress, unsuppress
 from local_stack.catcher import Catcher
 from local_stack.mail_store import Search
 from tests.dags.conftest import MakeConnection, Project, RunDag, smtp_connection, states_of
@@ -16,11 +16,18 @@ CAMPAIGN = "day4_follow_up"
 SENT_RUN = {
     "extract_cohort": "success",
     "filter_ledger": "success",
+    "check_volume": "success",
     "limit_rate": "success",
     "send_batch 0": "success",
     "alert": "skipped",
+    "approve_volume": "skipped",
+    "record_approval": "skipped",
+    "limit_rate_approved": "skipped",
+    "send_approved": "skipped",
+    "alert_approved": "skipped",
     "reconcile": "success",
 }
+NOTHING_TO_APPROVE = {task for task, state in SENT_RUN.items() if state == "skipped"} - {"alert"}
 STEPS = ("extract_cohort", "filter_ledger", "limit_rate", "send_batch")
 DAG_FILE = '''
 """An Airflow DAG for a test."""
@@ -114,7 +121,40 @@ def test_daily_dag_mails_the_cohort_once_and_a_second_run_nobody(daily: DailyDag
 
     assert daily.copies() == once_each(1, 2, 3)
     assert str(again.state) == "success"
-    assert {task for task, state in states_of(again).items() if state == "skipped"} == {"send_batch", "alert"}
+    assert {task for task, state in states_of(again).items() if state == "skipped"} == {
+        "send_batch",
+        "alert",
+        *NOTHING_TO_APPROVE,
+    }
+
+
+def test_rerun_says_how_many_it_will_send(daily: DailyDag, capfd: pytest.CaptureFixture[str]) -> None:
+    daily.add_users(1, 2)
+    suppress(daily.ledger, user_id="2", reason="asked for it")
+    first = daily.run()
+    assert "This rerun will send" not in capfd.readouterr().out
+
+    unsuppress(daily.ledger, user_id="2", reason="wants it again")
+    daily.run()
+
+    cohort = today() - timedelta(days=4)
+    said = f"This rerun will send 1: cohort {cohort} was judged before, by run {CAMPAIGN} {first.run_id} at"
+    assert said in capfd.readouterr().out
+    assert daily.copies() == once_each(1, 2)
+
+
+def test_run_with_a_shorter_deadline_mails_nobody_late(daily: DailyDag) -> None:
+    daily.add_users(1, days_ago=6)
+    conf = {"cohort_date": (today() - timedelta(days=6)).isoformat()}
+
+    run = daily.run(run_conf={**conf, "max_lateness_days": 1})
+
+    assert str(run.state) == "success"
+    assert (daily.copies(), daily.states()) == ({}, {"1": "held stale"})
+
+    daily.run(run_conf=conf)
+
+    assert daily.copies() == once_each(1)
 
 
 def test_mapped_tasks_are_named_by_batch_and_size(daily: DailyDag) -> None:
@@ -161,6 +201,7 @@ def test_dry_run_keeps_and_sends_nothing(daily: DailyDag, capfd: pytest.CaptureF
         "send_batch",
         "alert",
         "reconcile",
+        *NOTHING_TO_APPROVE,
     }
     assert "3 users would be mailed" in capfd.readouterr().out
     assert daily.copies() == {}

@@ -106,3 +106,26 @@ def test_cohort_date_years_ago_is_taken_for_a_slip() -> None:
 
     with pytest.raises(ConfigurationError, match="Is the year of cohort_date right"):
         read(context)
+
+
+@pytest.mark.parametrize("run_type", [DagRunType.MANUAL, DagRunType.BACKFILL])
+def test_run_may_shorten_the_deadline(run_type: DagRunType) -> None:
+    context = make_context(run_type, logical_date=NOW, max_lateness_days=2)
+
+    assert read(context, max_lateness_days=3).max_lateness_days == 2
+
+
+@pytest.mark.parametrize("days", [0, -1, True, "2", 1.5])
+def test_deadline_that_is_no_number_of_days_is_refused(days: Any) -> None:
+    with pytest.raises(ConfigurationError, match="whole number of days, from 1 to 3"):
+        read(make_context(DagRunType.MANUAL, logical_date=NOW, max_lateness_days=days), max_lateness_days=3)
+
+
+def test_run_that_lengthens_the_deadline_is_told_of_extend() -> None:
+    context = make_context(DagRunType.BACKFILL, logical_date=NOW, max_lateness_days=4)
+
+    with pytest.raises(
+        ConfigurationError, match=r"can only shorten the deadline. .* lifecycle extend welcome --cohort-from"
+    ) as error:
+        read(context, max_lateness_days=3)
+    assert "\n" not in str(error.value)

@@ -41,6 +41,7 @@ def dry_run(
     with_earlier: bool,
     upto: Literal["extract", "filter", "limit"],
     daily_limits: Sequence[DailyLimit] = (),
+    max_lateness_days: int | None = None,
 ) -> DryRun:
     """Do the steps up to ``upto``, tell what they did, and roll all of it back.
 
@@ -51,7 +52,9 @@ def dry_run(
     with planning_transaction(ledger, actor="dry run", roll_back=True):
         extracted = extract_cohort(ledger, source, campaign, audience, cohort_date, with_earlier=with_earlier)
         if upto in ("filter", "limit"):
-            filtered = filter_ledger(ledger, campaign, extracted.cohort_dates)
+            filtered = filter_ledger(
+                ledger, campaign, extracted.cohort_dates, max_lateness_days=max_lateness_days
+            )
         if upto == "limit":
             limited = limit_rate(
                 ledger,
@@ -62,5 +65,6 @@ def dry_run(
                 run="dry run",
                 max_groups=1024,
                 daily_limits=daily_limits,
+                max_lateness_days=max_lateness_days,
             )
     return DryRun(extracted, filtered, limited)

@@ -17,6 +17,7 @@ from lifecycle_emails.daily_limit import DailyLimit
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.alerts import Refusal, record_limit_exceeded
 from lifecycle_emails.ledger.batches import Group, ready_groups
+from lifecycle_emails.ledger.lateness import hold_late
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
 
@@ -55,16 +56,24 @@ class Limited:
         return {**asdict(self), "groups": [group.as_dict() for group in self.groups]}
 
 
-def filter_ledger(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequence[date]) -> Filtered:
+def filter_ledger(
+    ledger: LedgerConnection,
+    campaign: Campaign,
+    cohort_dates: Sequence[date],
+    *,
+    max_lateness_days: int | None = None,
+) -> Filtered:
     """Hold whoever is suppressed or past the deadline, and put back those whose reason has gone.
 
-    Users already sent, in flight, in doubt or rejected are counted and never touched.
+    ``max_lateness_days`` is the run's own, shorter deadline, if it has one (see `hold_late`). Users already
+    sent, in flight, in doubt or rejected are counted and never touched.
     """
     arguments = {"campaign": campaign.id, "cohort_dates": list(cohort_dates)}
     with planning_transaction(ledger):
         ledger.execute(query("lock_campaign"), arguments)
         again = ledger.execute(query("judge_again"), arguments).rowcount
         held = ledger.execute(query("hold_unsendable"), arguments).rowcount
+        held += hold_late(ledger, campaign, cohort_dates, max_lateness_days)
         counts = ledger.execute(query("count_states"), arguments).fetchall()
     log.info("%s: %d users held by the filter, %d judged again", campaign.id, held, again)
     return Filtered(
@@ -84,12 +93,14 @@ def limit_rate(
     run: str,
     max_groups: int,
     daily_limits: Sequence[DailyLimit] = (),
+    max_lateness_days: int | None = None,
 ) -> Limited:
     """Reserve a frequency-cap slot for every planned user, or hold as ``capped`` or ``daily_limit``.
 
     Exact under concurrency: the cap lock is taken in a statement of its own, before the count. Users newly
     refused are recorded in the same transaction with one alert, due to each of ``callbacks`` (their keys).
     Cohorts that the volume breaker holds back stay planned.
+    ``max_lateness_days``: as for `filter_ledger`.
     ``run`` names the run in that alert; ``max_groups`` bounds the groups returned. The groups hold every
     ready row of the cohorts, whoever made it ready, so a repeat after a lost answer returns them again.
     """
@@ -106,6 +117,7 @@ def limit_rate(
         ledger.execute(query("lock_campaign"), arguments)
         ledger.execute(query("lock_frequency_cap"))
         ledger.execute(query("hold_unsendable"), arguments)
+        hold_late(ledger, campaign, cohort_dates, max_lateness_days)
         held_back = {row[0] for row in ledger.execute(query("cohorts_held_back"), arguments)}
         arguments["cohort_dates"] = [day for day in cohort_dates if day not in held_back]
         ledger.execute(query("judge_cap"), arguments)

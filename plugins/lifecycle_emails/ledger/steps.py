@@ -39,6 +39,15 @@ def record_step(
         ledger.execute(query("record_steps"), arguments)
 
 
+def last_step(
+    ledger: LedgerConnection, campaign_id: str, cohort_date: date, step: str
+) -> tuple[str, datetime] | None:
+    """The run that last began ``step`` for this cohort, and when; None when nobody has."""
+    arguments = {"campaign": campaign_id, "cohort_date": cohort_date, "step": step}
+    row: tuple[str, datetime] | None = ledger.execute(query("last_step"), arguments).fetchone()
+    return row
+
+
 def ledger_time(ledger: LedgerConnection) -> datetime:
     """The time by the ledger's clock."""
     now: datetime = one_row(ledger.execute(query("time_now")))[0]

@@ -81,6 +81,7 @@ class CampaignOperator(BaseOperator):
                 with_earlier=request.with_earlier,
                 upto=upto,
                 daily_limits=load_daily_limits(include_dir, campaign),
+                max_lateness_days=request.max_lateness_days,
             )
 
 

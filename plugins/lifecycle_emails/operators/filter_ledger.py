@@ -70,4 +70,4 @@ class LedgerFilterOperator(CampaignOperator):
             return would_be
         with open_ledger(self.ledger_conn_id) as ledger:
             record_step(ledger, campaign.id, cohorts, "filter_ledger", request.run)
-            return filter_ledger(ledger, campaign, cohorts)
+            return filter_ledger(ledger, campaign, cohorts, max_lateness_days=request.max_lateness_days)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Context, conf
+from airflow.sdk.exceptions import AirflowSkipException
 
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.daily_limit import load_daily_limits
@@ -31,7 +32,8 @@ class RateLimitOperator(CampaignOperator):
     """Reserve each user's slot of the frequency cap, or hold the user as ``capped`` and record an alert.
 
     Exact across campaigns and concurrent runs. The alert is recorded in the same transaction; the
-    AlertOperator delivers it, so mail never waits for a callback. In a dry run nothing is kept.
+    AlertOperator delivers it, so mail never waits for a callback. Cohorts that await approval of their size,
+    or were refused it, are left as they are. In a dry run nothing is kept.
 
     Returns the groups of batches to send, one for each mapped SendBatchOperator: every group with ready
     users, whichever run made them ready. A dry run returns none. The counts are in the XCom ``counts``.
@@ -40,7 +42,8 @@ class RateLimitOperator(CampaignOperator):
     :param include_dir: folder that holds ``campaigns/``, ``audiences/`` and ``templates/`` (templated)
     :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger (templated)
     :param callbacks: what the AlertOperator will call; recorded with each alert as its recipients
-    :param cohorts_from: id of the ExtractCohortOperator's task, whose result names the cohorts to work on
+    :param cohorts_from: id of the task whose result names the cohorts to work on: ExtractCohortOperator's, or
+        RecordApprovalOperator's. Ends as skipped when it names none.
     """
 
     template_fields: Sequence[str] = CampaignOperator.template_fields
@@ -62,6 +65,8 @@ class RateLimitOperator(CampaignOperator):
         with mistakes_fail_at_once():
             campaign, request = self.read_run(context)
             cohorts = extracted_cohorts(context, self.cohorts_from, request.cohort_date)
+            if not cohorts:
+                raise AirflowSkipException("There is no cohort to work on.")
             if request.dry_run:
                 limited, groups = self._limit_without_keeping(campaign, request), []
             else:
@@ -86,12 +91,13 @@ class RateLimitOperator(CampaignOperator):
 
     def _limit(self, campaign: Campaign, request: RunRequest, cohorts: Sequence[date]) -> "Limited":
         from lifecycle_emails.ledger.judging import limit_rate  # noqa: PLC0415  (psycopg comes with it)
-        from lifecycle_emails.ledger.steps import record_step  # noqa: PLC0415
+        from lifecycle_emails.ledger.steps import last_step, record_step  # noqa: PLC0415
 
         rules = load_cap_rules(Path(self.include_dir), campaign.frequency_cap)
         with open_ledger(self.ledger_conn_id) as ledger:
+            earlier = last_step(ledger, campaign.id, request.cohort_date, "limit_rate")
             record_step(ledger, campaign.id, cohorts, "limit_rate", request.run)
-            return limit_rate(
+            limited = limit_rate(
                 ledger,
                 campaign,
                 rules,
@@ -100,7 +106,17 @@ class RateLimitOperator(CampaignOperator):
                 max_groups=conf.getint("core", "max_map_length"),
                 run=request.run,
                 daily_limits=load_daily_limits(Path(self.include_dir), campaign),
+                max_lateness_days=request.max_lateness_days,
             )
+        if earlier is not None:
+            self.log.info(
+                "This rerun will send %d: cohort %s was judged before, by run %s at %s. Users held then may"
+                " be allowed now.",
+                limited.ready,
+                request.cohort_date,
+                *earlier,
+            )
+        return limited
 
     def _limit_without_keeping(self, campaign: Campaign, request: RunRequest) -> "Limited":
         would_be = self.plan_without_keeping(campaign, request, "limit").limited

@@ -26,6 +26,8 @@ class RunRequest:
     :param cohort_date: the cohort it is about: the users created on that day in the campaign's time zone.
     :param with_earlier: whether it also finishes the campaign's earlier cohorts (scheduled runs do).
     :param dry_run: show what would be sent, change nothing.
+    :param max_lateness_days: this run's own deadline, in days after a cohort's scheduled run; never longer
+        than the campaign's, which holds where this is None.
     :param run: names the run in the ledger's records, for people only.
     """
 
@@ -33,6 +35,7 @@ class RunRequest:
     with_earlier: bool
     dry_run: bool
     run: str
+    max_lateness_days: int | None = None
 
 
 def read_run_request(context: Mapping[str, Any], campaign: Campaign, now: datetime) -> RunRequest:
@@ -44,7 +47,7 @@ def read_run_request(context: Mapping[str, Any], campaign: Campaign, now: dateti
 
     :param now: the time now, aware.
     :raises ConfigurationError: the run names no cohort, names one twice, or names one whose turn has not
-        come.
+        come; or it asks for a longer deadline.
     """
     dag_run = context["dag_run"]
     run_type = str(getattr(dag_run.run_type, "value", dag_run.run_type))
@@ -74,6 +77,7 @@ def read_run_request(context: Mapping[str, Any], campaign: Campaign, now: dateti
         with_earlier=run_type == "scheduled",
         dry_run=bool(params.get("dry_run", False)),
         run=run_name(context),
+        max_lateness_days=_shorter_deadline(params.get("max_lateness_days"), campaign),
     )
 
 
@@ -81,6 +85,23 @@ def run_name(context: Mapping[str, Any]) -> str:
     """Name the run in the ledger's records, for people only."""
     dag_run = context["dag_run"]
     return f"{dag_run.dag_id} {dag_run.run_id}"
+
+
+def _shorter_deadline(days: Any, campaign: Campaign) -> int | None:
+    if days is None:
+        return None
+    if not isinstance(days, int) or isinstance(days, bool) or days < 1:
+        raise ConfigurationError(
+            f"The parameter max_lateness_days is {days!r}. Write a whole number of days, from 1 to"
+            f" {campaign.max_lateness_days}, or leave it empty."
+        )
+    if days > campaign.max_lateness_days:
+        raise ConfigurationError(
+            f"The parameter max_lateness_days is {days}, and campaign {campaign.id} allows"
+            f" {campaign.max_lateness_days}: a run can only shorten the deadline. To lengthen that of cohorts"
+            f" already planned: lifecycle extend {campaign.id} --cohort-from ... --cohort-to ... --days ..."
+        )
+    return days
 
 
 def _parse_date(text: str) -> date:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
-from lifecycle_emails.campaign import load_campaign
 from lifecycle_emails.errors import DeliveryError
 from lifecycle_emails.operators.campaign_operator import (
     CampaignOperator,
     mistakes_fail_at_once,
     open_ledger,
 )
-from lifecycle_emails.operators.run_request import run_name
 from lifecycle_emails.operators.sending_tools import sending_tools
 
 if TYPE_CHECKING:
@@ -87,7 +85,7 @@ class SendBatchOperator(CampaignOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what is ready in the group."""
         with mistakes_fail_at_once():
-            sent = self._send(run_name(context))
+            sent = self._send(context)
         self.log.info(
             "%s: %d sent, %d refused by the server for good, %d held, %d in doubt, %d refused for now, in"
             " %.1f s.",
@@ -113,18 +111,23 @@ class SendBatchOperator(CampaignOperator):
         self._stop = threading.Event()
         return self._stop
 
-    def _send(self, run: str) -> Sent:
+    def _send(self, context: Context) -> Sent:
         from lifecycle_emails.delivery.sender import send_group  # noqa: PLC0415  (psycopg comes with these)
-        from lifecycle_emails.ledger.batches import Group  # noqa: PLC0415
+        from lifecycle_emails.ledger.batches import Group, due_rows  # noqa: PLC0415
+        from lifecycle_emails.ledger.lateness import hold_late  # noqa: PLC0415
         from lifecycle_emails.ledger.steps import record_step  # noqa: PLC0415
 
         include_dir = Path(self.include_dir)
-        campaign = load_campaign(include_dir, self.campaign_id)
+        campaign, request = self.read_run(context)
         tools = sending_tools(campaign, include_dir, self.ledger_conn_id)
         group = Group.from_dict(self.group)
         with open_ledger(self.ledger_conn_id) as ledger:
             days = sorted({day for day, _ in group.batches})
-            record_step(ledger, campaign.id, days, "send_batch", run)
+            record_step(ledger, campaign.id, days, "send_batch", request.run)
+            hold_late(ledger, campaign, days, request.max_lateness_days)
+            if context["ti"].try_number > 1:
+                due = due_rows(ledger, campaign.id, group.batches)
+                self.log.info("This rerun will send %d: the others of its users are done with.", due.now)
         stop = self.stop_event()
         return in_thread(lambda: send_group(tools, group, stop=stop), stop)
 
