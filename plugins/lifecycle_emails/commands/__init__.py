@@ -11,6 +11,7 @@ from lifecycle_emails.commands import (
     extend,
     halt,
     migrate,
+    preview,
     release,
     restored,
     send_test,
@@ -19,5 +20,18 @@ from lifecycle_emails.commands import (
     validate,
 )
 
-TOPICS = (migrate, validate, dry_run, suppress, halt, settle, release, extend, restored, send_test, actions)
+TOPICS = (
+    migrate,
+    validate,
+    preview,
+    dry_run,
+    suppress,
+    halt,
+    settle,
+    release,
+    extend,
+    restored,
+    send_test,
+    actions,
+)
 """In the order in which ``lifecycle --help`` lists them."""

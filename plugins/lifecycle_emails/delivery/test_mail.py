@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -28,12 +28,11 @@ from lifecycle_emails.ledger.session import LedgerConnection, ledger_session
 from lifecycle_emails.message import RenderedMessage
 from lifecycle_emails.operation import check_order, kept_arguments
 from lifecycle_emails.order import Order
+from lifecycle_emails.preview import any_day
 
 SUBJECT_MARK = "[test] "
 EXAMPLE_DAYS = 14
 """An example user is looked for in so many of the newest cohorts."""
-
-_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def send_test(
@@ -78,7 +77,7 @@ def _rendered(tools: SendingTools, order: Order, recipient: str, now: datetime) 
     campaign = tools.campaign
     with closing(tools.connect_source()) as source:
         if order.user_ids:
-            cohort, user_id = _any_day(campaign, now), order.user_ids[0]
+            cohort, user_id = any_day(campaign, now), order.user_ids[0]
         else:
             cohort, user_id = _example(tools.audience, source, campaign, now)
         columns = tools.audience.check(source, cohort)
@@ -96,19 +95,6 @@ def _profile(
     audience: Audience, source: psycopg.Connection[Any], cohort: Cohort, user_id: str
 ) -> dict[str, Any] | None:
     return audience.profiles(source, cohort, [user_id]).get(user_id)
-
-
-def _any_day(campaign: Campaign, now: datetime) -> Cohort:
-    """A window of all time: a test shows the text, whatever day the user was created on."""
-    return Cohort(
-        campaign=campaign.id,
-        cohort_date=now.date(),
-        window_start=_EARLIEST,
-        window_end=now,
-        timezone=campaign.timezone,
-        offset_days=campaign.offset_days,
-        not_after=now,
-    )
 
 
 def _example(
