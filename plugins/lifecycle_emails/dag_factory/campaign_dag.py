@@ -184,4 +184,5 @@ def _params() -> dict[str, Param]:
                 " they are held as stale, until a run without this number. It can only shorten what the"
                 " campaign says; lifecycle extend lengthens."
             ),
+        ),
     }
