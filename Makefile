@@ -12,7 +12,7 @@ BIN := .venv/bin
 BROWSER_DRIVER := playwright==1.65.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage
+.PHONY: help setup up down demo test flaky check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,10 @@ down: ## Stop the local stack; no process is left
 
 test: setup ## Run all fast tests (at most 8 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
+
+flaky: setup ## Run the fast tests RUNS=10 times in a row, and end at the first that is red
+	@for run in $$(seq $(or $(RUNS),10)); do \
+	  echo "run $$run of $(or $(RUNS),10)"; $(BIN)/python -m pytest -q $(ARGS) || exit 1; done
 
 chaos: setup ## Play every fault and N seeded schedules from SEED (LONG=1: all of them, RESULTS=file to go on with)
 	@$(BIN)/python -m reliability.fault_bench --seed $(or $(SEED),1) $(if $(N),--schedules $(N)) \
