@@ -46,6 +46,8 @@ always safe**: nobody is mailed twice.
 |---|---|---|
 | `extract_cohort` | the query could not be read, or a file has a mistake | mend what the log names, clear the task |
 | `filter_ledger`, `limit_rate` | the ledger could not be reached | check the connection of the ledger, clear the task |
+| `check_volume`, `approve_volume`, `record_approval` | a cohort of unusual size could not be looked at, asked about \
+or decided on; it is not sent | mend what the log names, clear the task |
 | `send_batch` | users are left after all retries: the mail server refused or was away | mend it, clear the task. Or do \
 nothing: the next scheduled run goes on with them until the deadline |
 | `alert` | a callback failed. Mail was not held up by it | mend it, clear the task; else the next run and the \
@@ -53,7 +55,8 @@ maintenance DAG try again |
 | `reconcile` | something is open: it says what. A mail `in_doubt` was handed to the server, which never answered: only \
 a person can settle it | do what it says, then clear it: green |
 
-A task shown as *skipped* had nothing to do; for `send_batch` it may also mean that sending is halted or the mail \
+A run that shows *awaiting input* asks whether a cohort of unusual size goes out: answer `approve_volume` under required \
+actions. A task shown as *skipped* had nothing to do; for `send_batch` it may also mean that sending is halted or the mail \
 server is stopped: its log says so, and nothing is lost.
 
 ## Run it by hand
@@ -141,6 +144,22 @@ TASK_DOCS = {
         "Reserves a slot of the frequency cap for every user, or holds the user as `capped` and records an "
         "alert. **Result:** the groups of batches to send; the XCom `counts` has the figures."
     ),
+    "check_volume": (
+        "Compares the size of each cohort with those of the last four weeks. One far outside them, too many or too "
+        "few, or of a source that is not fresh, awaits approval: no run sends it. **Result:** verdict by cohort."
+    ),
+    "approve_volume": (
+        "Asks a person, under required actions, whether cohorts of unusual size go out. No answer in time means "
+        "*Do not send*. Skipped when nothing awaits approval."
+    ),
+    "record_approval": (
+        "Writes into the ledger who approved or refused, and why. **Result:** the cohorts approved and refused."
+    ),
+    "limit_rate_approved": (
+        "Does what `limit_rate` does, for the cohorts that a person has approved. Skipped when there are none."
+    ),
+    "send_approved": "Does what `send_batch` does, for the cohorts that a person has approved.",
+    "alert_approved": "Does what `alert` does, once the users of approved cohorts are judged by the cap.",
     "send_batch": (
         "Sends the ready users of some batches, each through the ledger's gate, so that a retry, a clear or a"
         " second worker cannot send twice. One mapped task for each group, named by batches and size."

@@ -29,13 +29,28 @@ def test_lifecycle_dag_has_the_steps_of_a_daily_run(project: Project) -> None:
 
     assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
         "extract_cohort": {"filter_ledger"},
-        "filter_ledger": {"limit_rate"},
+        "filter_ledger": {"check_volume"},
+        "check_volume": {"limit_rate", "approve_volume"},
         "limit_rate": {"send_batch", "alert"},
         "send_batch": {"reconcile"},
         "alert": {"reconcile"},
+        "approve_volume": {"record_approval"},
+        "record_approval": {"limit_rate_approved"},
+        "limit_rate_approved": {"send_approved", "alert_approved"},
+        "send_approved": {"reconcile"},
+        "alert_approved": {"reconcile"},
         "reconcile": set(),
     }
     assert dag.get_task("send_batch").is_mapped
+    assert dag.get_task("send_approved").is_mapped
+    assert dag.get_task("limit_rate_approved").cohorts_from == "record_approval"
+    assert set(dag.task_group.children["approval"].children) == {
+        "approve_volume",
+        "record_approval",
+        "limit_rate_approved",
+        "send_approved",
+        "alert_approved",
+    }
     assert dag.get_task("reconcile").trigger_rule == "all_done"
 
 
@@ -82,6 +97,40 @@ def test_lifecycle_dag_takes_overrides_from_the_dag_file(project: Project) -> No
         timedelta(minutes=30),
     )
     assert send.pool == "mail"
+
+
+def test_lifecycle_dag_asks_the_approvers_of_the_campaign_file(project: Project) -> None:
+    project.include.write_campaign(volume={"approvers": ["ada", "bob"], "approve_within_hours": 2.5})
+    project.write_dag()
+
+    asks = only_dag(project.parse()).get_task("approve_volume")
+
+    assert asks.options == ["Send", "Do not send"]
+    assert asks.defaults == ["Do not send"]
+    assert asks.response_timeout == timedelta(hours=2.5)
+    assert asks.assigned_users == [{"id": "ada", "name": "ada"}, {"id": "bob", "name": "bob"}]
+
+
+@pytest.mark.parametrize("volume", [None, False])
+def test_lifecycle_dag_asks_whoever_airflow_lets_answer_where_nobody_is_named(
+    project: Project, volume: object
+) -> None:
+    project.include.write_campaign(volume=volume)
+    project.write_dag()
+
+    asks = only_dag(project.parse()).get_task("approve_volume")
+
+    assert asks.assigned_users is None
+    assert asks.response_timeout == timedelta(hours=12)
+
+
+def test_lifecycle_dag_with_a_mistake_in_the_volume_breaker_says_so(project: Project) -> None:
+    project.include.write_campaign(volume={"approve_within_hours": 30})
+    project.write_dag()
+
+    (error,) = project.parse().import_errors.values()
+
+    assert "volume.approve_within_hours: should be less than 24" in error
 
 
 def test_lifecycle_dag_may_have_another_id(project: Project) -> None:

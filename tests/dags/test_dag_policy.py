@@ -118,7 +118,7 @@ def test_tasks_end_in_time(dag: DAG) -> None:
 
 def test_tasks_that_talk_to_mail_servers_share_a_pool(dag: DAG) -> None:
     pools = {task.task_id: task.pool for task in tasks_of(dag)}
-    for task_id in {"send_batch", "probe_providers"} & set(pools):
+    for task_id in {"send_batch", "send_approved", "probe_providers"} & set(pools):
         assert pools[task_id] == "lifecycle_emails", f"{task_id}: put it into the pool lifecycle_emails"
 
 

@@ -11,9 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup
 
-from lifecycle_emails.campaign import Campaign, load_campaign
+from lifecycle_emails.campaign import Campaign, VolumeBreaker, load_campaign
 from lifecycle_emails.dag_docs import TASK_DOCS, campaign_doc
 from lifecycle_emails.dag_factory.arguments import (
     POOL,
@@ -29,11 +29,14 @@ from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.operators import (
     AlertCallback,
     AlertOperator,
+    ApproveVolumeOperator,
     ExtractCohortOperator,
     LedgerFilterOperator,
     RateLimitOperator,
     ReconcileOperator,
+    RecordApprovalOperator,
     SendBatchOperator,
+    VolumeCheckOperator,
 )
 
 SEND_TIMEOUT = timedelta(hours=2)
@@ -123,36 +126,81 @@ def _daily_tasks(
         doc_md=TASK_DOCS["filter_ledger"],
         **of_campaign,
     )
-    limited = RateLimitOperator(
-        task_id="limit_rate",
-        callbacks=callbacks,
-        execution_timeout=SET_STEP_TIMEOUT,
-        doc_md=TASK_DOCS["limit_rate"],
-        **of_campaign,
-    )
-    send = SendBatchOperator.partial(
-        task_id="send_batch",
-        pool=pool,
-        execution_timeout=SEND_TIMEOUT,
-        map_index_template="{{ task.group['label'] }}",
-        doc_md=TASK_DOCS["send_batch"],
-        **of_campaign,
-    ).expand(group=limited.output)
-    alert = AlertOperator(
-        task_id="alert",
-        campaign_id=campaign.id,
-        callbacks=callbacks,
-        ledger_conn_id=ledger_conn_id,
+    checked = VolumeCheckOperator(
+        task_id="check_volume",
         execution_timeout=SHORT_TIMEOUT,
-        doc_md=TASK_DOCS["alert"],
+        doc_md=TASK_DOCS["check_volume"],
+        **of_campaign,
     )
+    sending = _sending_tasks(("limit_rate", "send_batch", "alert"), of_campaign, callbacks, pool)
+    with TaskGroup("approval", prefix_group_id=False, tooltip="Only for cohorts of unusual size"):
+        asked = ApproveVolumeOperator(
+            task_id="approve_volume",
+            breaker=campaign.volume or VolumeBreaker(),
+            callbacks=callbacks,
+            execution_timeout=SHORT_TIMEOUT,
+            doc_md=TASK_DOCS["approve_volume"],
+            **of_campaign,
+        )
+        recorded = RecordApprovalOperator(
+            task_id="record_approval",
+            execution_timeout=SHORT_TIMEOUT,
+            doc_md=TASK_DOCS["record_approval"],
+            **of_campaign,
+        )
+        approved = _sending_tasks(
+            ("limit_rate_approved", "send_approved", "alert_approved"),
+            of_campaign,
+            callbacks,
+            pool,
+            cohorts_from="record_approval",
+        )
     reconcile = ReconcileOperator(
         task_id="reconcile",
         execution_timeout=SHORT_TIMEOUT,
         doc_md=TASK_DOCS["reconcile"],
         **of_campaign,
     )
-    extract >> filtered >> limited >> [send, alert] >> reconcile
+    extract >> filtered >> checked
+    for before, (limited, send, alert) in ((checked, sending), (recorded, approved)):
+        before >> limited >> [send, alert] >> reconcile
+    checked >> asked >> recorded
+
+
+def _sending_tasks(
+    task_ids: tuple[str, str, str],
+    of_campaign: dict[str, Any],
+    callbacks: Sequence[AlertCallback],
+    pool: str,
+    **cohorts: str,
+) -> tuple[Any, Any, Any]:
+    """Give the tasks that reserve slots, send, and tell the team: of the run, or of what was approved."""
+    limit_id, send_id, alert_id = task_ids
+    limited = RateLimitOperator(
+        task_id=limit_id,
+        callbacks=callbacks,
+        execution_timeout=SET_STEP_TIMEOUT,
+        doc_md=TASK_DOCS[limit_id],
+        **of_campaign,
+        **cohorts,
+    )
+    send = SendBatchOperator.partial(
+        task_id=send_id,
+        pool=pool,
+        execution_timeout=SEND_TIMEOUT,
+        map_index_template="{{ task.group['label'] }}",
+        doc_md=TASK_DOCS[send_id],
+        **of_campaign,
+    ).expand(group=limited.output)
+    alert = AlertOperator(
+        task_id=alert_id,
+        campaign_id=of_campaign["campaign_id"],
+        callbacks=callbacks,
+        ledger_conn_id=of_campaign["ledger_conn_id"],
+        execution_timeout=SHORT_TIMEOUT,
+        doc_md=TASK_DOCS[alert_id],
+    )
+    return limited, send, alert
 
 
 def _params() -> dict[str, Param]:

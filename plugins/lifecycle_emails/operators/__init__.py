@@ -6,6 +6,8 @@ No SQL, no SMTP.
 
 from lifecycle_emails.operators.alert import AlertOperator, MaintenanceAlertOperator
 from lifecycle_emails.operators.alert_callbacks import AlertCallback
+from lifecycle_emails.operators.approve_volume import ApproveVolumeOperator, RecordApprovalOperator
+from lifecycle_emails.operators.check_volume import VolumeCheckOperator
 from lifecycle_emails.operators.extract_cohort import ExtractCohortOperator
 from lifecycle_emails.operators.filter_ledger import LedgerFilterOperator
 from lifecycle_emails.operators.limit_rate import RateLimitOperator
@@ -17,6 +19,7 @@ from lifecycle_emails.operators.send_batch import SendBatchOperator
 __all__ = [
     "AlertCallback",
     "AlertOperator",
+    "ApproveVolumeOperator",
     "ExtractCohortOperator",
     "LedgerFilterOperator",
     "MaintainOperator",
@@ -25,5 +28,7 @@ __all__ = [
     "ProbeProvidersOperator",
     "RateLimitOperator",
     "ReconcileOperator",
+    "RecordApprovalOperator",
     "SendBatchOperator",
+    "VolumeCheckOperator",
 ]
