@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from local_stack.ports import LOOPBACK, free_port
 
 START_SECONDS = 10.0
+_KEPT = "mails"
 _PLACES = "/usr/sbin:/usr/libexec/postfix:/usr/lib/postfix:/usr/local/sbin"
 
 
@@ -51,24 +52,24 @@ def running_sink(
     """Run smtp-sink, or the built-in sink, on a loopback port until the block ends.
 
     With ``certificate``, a PEM file with a key, it is the built-in sink, for smtp-sink speaks no TLS, and it
-    takes mail after STARTTLS only. ``keep``: file in which the mails are kept, see `recipients`.
+    takes mail after STARTTLS only. ``keep``: a new folder in which the mails are kept, see `recipients`.
     """
     port = port or free_port()
     program = None if certificate else postfix_program("smtp-sink")
     if program:
         user = ["-u", "nobody"] if os.geteuid() == 0 else []  # smtp-sink does not run as root
-        kept = ["-D", str(keep)] if keep else []
+        kept = ["-D", str(keep / _KEPT)] if keep else []
         command = [program, "-c", "-m", "1000", *kept, *user, f"{LOOPBACK}:{port}", "1000"]
     else:
         command = [sys.executable, "-m", "bench.built_in_sink", f"--port={port}"]
         command += [f"--certificate={certificate}"] if certificate else []
-        command += [f"--keep={keep}"] if keep else []
+        command += [f"--keep={keep / _KEPT}"] if keep else []
     name = "smtp-sink" if program else "the built-in sink"
     with tempfile.TemporaryDirectory() as folder:
         counters = Path(folder) / "counters"
         if keep:
-            keep.touch()
-            keep.chmod(0o666)
+            keep.mkdir()
+            keep.chmod(0o777)  # smtp-sink has given up root's rights when it creates the file
         with counters.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
         try:
@@ -80,8 +81,8 @@ def running_sink(
 
 
 def recipients(kept: Path) -> Counter[str]:
-    """How many mails each recipient got, read from the file in which a sink kept them."""
-    found = re.findall(rb"^X-Rcpt-Args: <([^>]*)>", kept.read_bytes(), re.MULTILINE)
+    """How many mails each recipient got, read from the folder in which a sink kept them."""
+    found = re.findall(rb"^X-Rcpt-Args: <([^>]*)>", (kept / _KEPT).read_bytes(), re.MULTILINE)
     return Counter(address.decode() for address in found)
 
 
