@@ -53,6 +53,8 @@ class TaskInstance:
     label: str | None
     seconds: float | None
     pid: int | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
 
 
 class AirflowApi:
@@ -169,6 +171,8 @@ class AirflowApi:
                 label=values["rendered_map_index"],
                 seconds=values["duration"],
                 pid=values["pid"],
+                started=_moment(values["start_date"]),
+                ended=_moment(values["end_date"]),
             )
             for values in found
         ]
@@ -324,14 +328,17 @@ def _lines(event: str | dict[str, Any]) -> list[str]:
     return [str(event["event"]), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
 
 
+def _moment(written: str | None) -> datetime | None:
+    return datetime.fromisoformat(written) if written else None
+
+
 def _run(values: dict[str, Any]) -> Run:
-    logical_date = values["logical_date"]
     return Run(
         dag_id=values["dag_id"],
         run_id=values["dag_run_id"],
         state=values["state"],
         run_type=values["run_type"],
-        logical_date=datetime.fromisoformat(logical_date) if logical_date else None,
+        logical_date=_moment(values["logical_date"]),
     )
 
 
