@@ -188,6 +188,11 @@ class AirflowApi:
         answer = self._ask("GET", path, params={"map_index": task.map_index, "full_content": "true"}).json()
         return "\n".join(line for event in answer["content"] for line in _lines(event))
 
+    def answer(self, run: Run, task_id: str, option: str) -> None:
+        """Answer what a task asks under required actions, as this user."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        self._ask("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
     def wait_for_run(self, run: Run, seconds: float = 600, report: Report | None = None) -> Run:
         """Wait until a run has ended, and return it; `report` gets a line whenever a task has moved on.
 
