@@ -18,6 +18,7 @@ from lifecycle_emails.commands import (
     settle,
     suppress,
     validate,
+    why,
 )
 
 TOPICS = (
@@ -25,6 +26,7 @@ TOPICS = (
     validate,
     preview,
     dry_run,
+    why,
     suppress,
     halt,
     settle,

@@ -1,0 +1,36 @@
+"""``lifecycle why``: what was decided about a user, and what happens next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from lifecycle_emails.commands.command import Commands, add_command
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.history import UserHistory, history_of_user, users_of_address
+from lifecycle_emails.ledger.session import Connect, ledger_session
+from lifecycle_emails.why_text import in_one_sentence, why_text
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    command = add_command(commands, "why", run, "tell why a user got a mail or not, and what happens next")
+    command.add_argument("user", nargs="?", metavar="USER", help="the user's id in the source")
+    command.add_argument("--address", help="by address; reads all sends, so it may take a minute")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def run(options: argparse.Namespace, connect: Connect) -> str:
+    """Look the user up."""
+    if (options.user is None) == (options.address is None):
+        raise LedgerError("name a user, or an address by --address; nothing was changed")
+    with ledger_session(connect) as ledger:
+        users = [options.user] if options.user is not None else users_of_address(ledger, options.address)
+        found = [history_of_user(ledger, user, address=options.address) for user in users]
+    if options.json:
+        return json.dumps([_as_dict(user) for user in found], default=str, indent=1)
+    return "\n\n".join(why_text(user) for user in found)
+
+
+def _as_dict(user: UserHistory) -> dict[str, object]:
+    return {**user.as_dict(), "sentences": [in_one_sentence(user, send) for send in user.sends]}

@@ -1,0 +1,153 @@
+"""``lifecycle why``: what the ledger tells about a user, after real runs against a real server."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lifecycle_emails.cli import main
+from lifecycle_emails.frequency_cap import CapRule
+from lifecycle_emails.ledger.judging import filter_ledger
+from lifecycle_emails.ledger.orders import halt, suppress
+from lifecycle_emails.ledger.steps import record_step
+from tests.daily_run import DailyRun, today
+from tests.integration.ledger.rows import add_cohort, add_sends, let_time_pass, make_doubts
+from tests.smtp_script import Reply
+
+ONE_A_WEEK = (CapRule("one_per_week", 1, timedelta(days=7)),)
+
+
+class Why:
+    """The command, on the ledger of a daily run."""
+
+    def __init__(self, run: DailyRun, capsys: pytest.CaptureFixture[str]) -> None:
+        self.run = run
+        self.capsys = capsys
+
+    def ask(self, *arguments: str) -> tuple[int, str, str]:
+        status = main(["--ledger", self.run.ledger_url, "why", *arguments])
+        said = self.capsys.readouterr()
+        return status, said.out.strip(), said.err.strip()
+
+    def __call__(self, user: str) -> str:
+        status, said, _ = self.ask(user)
+        assert status == 0
+        return said
+
+    def data(self, user: str) -> Any:
+        [found] = json.loads(self.ask(user, "--json")[1])
+        return found
+
+
+@pytest.fixture
+def why(daily_run: DailyRun, capsys: pytest.CaptureFixture[str]) -> Why:
+    return Why(daily_run, capsys)
+
+
+def test_sent_mail_is_told_with_runs_versions_and_what_the_server_said(why: Why) -> None:
+    run = why.run
+    run.add_users(42)
+    record_step(run.ledger, "welcome", [today()], "extract_cohort", "welcome monday")
+    run.extract()
+    record_step(run.ledger, "welcome", [today()], "limit_rate", "welcome monday")
+    limited = run.plan()
+    record_step(run.ledger, "welcome", [today()], "send_batch", "welcome tuesday")
+    run.send(limited)
+    record_step(run.ledger, "welcome", [today()], "send_batch", "welcome wednesday")
+
+    said = why("42")
+    [send] = why.data("42")["sends"]
+
+    assert said.startswith(f"welcome, cohort {today()}: user 42 got this mail: the server accepted it at 20")
+    assert (send["planned_by"], send["ready_by"], send["sent_by"]) == (
+        "welcome monday",
+        "welcome monday",
+        "welcome tuesday",
+    )
+    assert send["template_version"] == run.tools.templates.version
+    assert send["code_version"] in said
+    assert send["message_key"] in said
+    [(queue_id,)] = run.ledger.execute("SELECT queue_id FROM lifecycle.sends").fetchall()
+    assert f"server: queue id {queue_id}" in said
+
+
+def test_capped_user_is_told_the_rule_and_the_mail_that_fills_it(why: Why) -> None:
+    run = why.run
+    run.add_users(42)
+    add_cohort(run.ledger, "other")
+    add_sends(run.ledger, ["42"], "other", state="sent")
+    run.plan(rules=ONE_A_WEEK)
+
+    said = why("42")
+
+    assert f"welcome, cohort {today()}: user 42 got nothing: held as capped" in said
+    assert "judged again by each scheduled run until then" in said
+    assert "rule one_per_week: 1 slots were taken" in said
+    assert "slot     taken by other (sent)" in said
+
+
+def test_suppressed_user_is_told_who_wanted_it(why: Why) -> None:
+    run = why.run
+    run.add_users(42, 43)
+    suppress(run.ledger, user_id="42", reason="asked by phone", actor="grace")
+    suppress(run.ledger, address="user43@example.com", reason="bounced twice", actor="grace")
+    run.plan()
+
+    assert "held as suppressed" in why("42")
+    assert "user, all campaigns, since" in why("42")
+    assert "by grace: asked by phone" in why("42")
+    assert "address, all campaigns, since" in why("43")
+
+
+def test_user_is_found_by_address_and_the_address_is_not_repeated(why: Why) -> None:
+    why.run.add_users(42, 43)
+    why.run.plan()
+    status, said, _ = why.ask("--address", "User42@Example.com")
+    assert status == 0
+    assert "user 42 has not got it yet: ready" in said
+    assert "43" not in said.replace(str(today()), "")
+    assert "@example.com" not in said.lower()
+    status, _, refused = why.ask("--address", "nobody@example.com")
+    assert (status, "knows nobody by this address" in refused) == (1, True)
+
+
+def test_refused_mail_is_told_with_the_reply_and_a_deferred_one_with_its_time(why: Why, smtp_server) -> None:
+    run = why.run
+    smtp_server.on("rcpt", Reply(450, "4.2.1 <user42@example.com> try later"), times=1)
+    run.add_users(42)
+    run.send(run.plan())
+
+    said = why("42")
+
+    assert "the mail server refused for now (" in said
+    assert "4.2.1" in said
+    assert "tried again from" in said
+    assert "@example" not in said
+
+
+def test_halt_doubt_and_passed_deadline_are_told_with_what_to_do(why: Why) -> None:
+    run = why.run
+    run.add_users(42)
+    run.plan()
+    halt(run.ledger, campaign_id="welcome", reason="wrong template", actor="grace")
+    assert "ready, but there is a halt since" in why("42")
+    assert "by grace (wrong template); afterwards it goes out" in why("42")
+    add_cohort(run.ledger)
+    make_doubts(run.ledger, ["7"])
+    assert "lifecycle settle day4_follow_up --user 7" in why("7")
+    assert "sending -> in_doubt" in why("7")
+    let_time_pass(run.ledger, timedelta(days=5))
+    filter_ledger(run.ledger, run.campaign, [today()])
+    assert "held as stale" in why("42")
+    assert "lifecycle extend" in why("42")
+
+
+def test_unknown_user_is_one_clear_message_and_nothing_is_written(why: Why) -> None:
+    status, said, refused = why.ask("99")
+    assert (status, said) == (1, "")
+    assert refused.startswith("lifecycle: the ledger knows no user 99: no run has found this id")
+    assert why.ask()[0] == 1
+    assert why.ask("1", "--address", "a@example.com")[0] == 1
