@@ -12,7 +12,7 @@ BIN := .venv/bin
 BROWSER_DRIVER := playwright==1.65.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test flaky check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage
+.PHONY: help setup up down demo test flaky check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage browser stories
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -82,6 +82,11 @@ lock: setup ## Resolve requirements.txt and requirements-dev.txt into requiremen
 	  --generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" -o requirements.lock
 	@$(MAKE) --no-print-directory setup
 
-pictures: setup ## Take the pictures of docs/images anew from the running stack (needs Chromium and fonts)
+browser: setup ## Install what drives Chromium, for pictures and stories (apt-get install chromium for the browser)
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps $(BROWSER_DRIVER)
+
+pictures: browser ## Take the pictures of docs/images anew from the running stack (needs Chromium and fonts)
 	@$(BIN)/python -m local_stack.pictures
+
+stories: browser ## Play the runbook on a real Airflow, in at most 20 minutes (needs Chromium; ONLY=words plays a part)
+	@$(BIN)/python -m reliability.stories --only "$(ONLY)"

@@ -6,16 +6,14 @@ a few days first. Playwright drives the browser; it is not in the lock, ``make p
 that the Makefile names. Users' names are in many scripts: without fonts for them no picture is taken.
 """
 
-import importlib
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from local_stack.airflow_environment import USERNAME, AirflowSecrets
+from local_stack.browser import HEIGHT, WIDTH, in_browser, log_in
 from local_stack.errors import StackError
 from local_stack.mail_store import MailStore, Search
 from local_stack.settings import Settings
@@ -24,16 +22,9 @@ from local_stack.stack import LocalStack
 IMAGES = Path("docs") / "images"
 DAG = "day4_follow_up"
 LAST_TASK = "reconcile"
-WIDTH, HEIGHT = 1400, 850
 GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
 LANGUAGES_IN_OTHER_SCRIPTS = ("ar", "el", "he", "hi", "ja", "ko", "uk", "zh-cn")  # of the example names
-PATIENCE = 30_000  # milliseconds, for each element that is waited for
-BROWSER_ARGUMENTS = (
-    "--no-sandbox",  # containers and root have none
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 class Photographer:
@@ -46,12 +37,7 @@ class Photographer:
 
     def log_in(self) -> None:
         """Fill in Airflow's login form."""
-        page = self._page
-        page.goto(self._settings.airflow_url)
-        page.locator("input[name=username]").fill(USERNAME)
-        page.locator("input[name=password]").fill(AirflowSecrets.of(self._settings).password)
-        page.locator("button[type=submit]").click()
-        page.wait_for_url(lambda address: "/auth/login" not in address)
+        log_in(self._page, self._settings.airflow_url, USERNAME, AirflowSecrets.of(self._settings).password)
 
     def graph(self, run_id: str) -> None:
         """Take the graph of a run, coloured by the states of its tasks."""
@@ -131,7 +117,7 @@ def take_pictures(settings: Settings) -> None:
         photographer.grid()
         photographer.inbox(mail, alert)
 
-    _in_browser(take)
+    in_browser(take)
 
 
 def _newest(store: MailStore, search: Search) -> int:
@@ -158,28 +144,6 @@ def _require_fonts() -> None:
 def _has_font(language: str) -> bool:
     found = subprocess.run(["fc-list", f":lang={language}"], capture_output=True, text=True, check=True)
     return bool(found.stdout.strip())
-
-
-def _in_browser(use: Callable[[Any], None]) -> None:
-    try:
-        playwright = importlib.import_module("playwright.sync_api")
-    except ModuleNotFoundError as missing:
-        raise StackError("Playwright is not installed. Run: make pictures") from missing
-    program = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
-    if not Path(program).exists():
-        raise StackError(f"There is no {program}. Install Debian's package chromium, or set CHROMIUM.")
-    try:
-        with playwright.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=program, args=list(BROWSER_ARGUMENTS))
-            page = browser.new_page(
-                viewport={"width": WIDTH, "height": HEIGHT},
-                device_scale_factor=1, color_scheme="light", locale="en-GB", timezone_id="UTC",
-            )  # fmt: skip
-            page.set_default_timeout(PATIENCE)
-            use(page)
-            browser.close()
-    except playwright.Error as error:
-        raise StackError(f"The browser could not take a picture: {error}") from error
 
 
 def main() -> int:

@@ -77,6 +77,7 @@ class AirflowStack:
             inbox_port=free_port(),
             airflow_port=free_port(),
         )
+        self.url = settings.airflow_url
         self._metadata = f"fault_bench_{name}"
         postgres.drop_database(self._metadata)
         postgres.create_database(self._metadata)

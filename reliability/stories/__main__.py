@@ -14,13 +14,20 @@ import signal
 import sys
 import time
 
-from reliability.fault_bench.airflow_stack import stop_airflow_stacks
+from reliability.fault_bench.airflow_stack import airflow_stack, stop_airflow_stacks
 from reliability.fault_bench.bench import PORTS_OF_A_PLAY, Place, bench_place
 from reliability.fault_bench.fault import Setting
-from reliability.stories import of_analysts, of_halting, of_operators, of_support
+from reliability.stories import of_analysts, of_approval, of_halting, of_operators, of_support
+from reliability.stories.people import LOGINS
 from reliability.stories.story import Story, Told
 
-STORIES = (*of_operators.STORIES, *of_support.STORIES, *of_analysts.STORIES, *of_halting.STORIES)
+STORIES = (
+    *of_operators.STORIES,
+    *of_support.STORIES,
+    *of_analysts.STORIES,
+    *of_approval.STORIES,
+    *of_halting.STORIES,
+)
 FIGURES = (
     "backfill_accepted", "extended_before", "extended_after", "extended_expected", "dry_run_rows",
     "dry_run_rows_changed", "halt_seconds", "resumed_copies", "breaker_held", "unauthorised_tried",
@@ -41,6 +48,7 @@ def main() -> int:
     began, told = time.monotonic(), dict[str, Told]()
     with bench_place(thorough=False) as place:
         try:
+            airflow_stack(place.server, changes=LOGINS)  # the one that all stories share
             for number, story in enumerate(wanted):
                 told[story.title] = _play(place, number, story)
         finally:
