@@ -137,7 +137,7 @@ class AirflowCampaign:
         usual = {
             "id": self.id, "schedule": "0 0 * * *", "timezone": self.zone, "offset_days": OFFSET_DAYS,
             "audience": "users.sql", "from": "The team <hello@example.com>",
-            "connections": CONNECTIONS, "batch_size": 100,
+            "connections": CONNECTIONS, "batch_size": 100, "volume": "off",
             "source_conn_id": f"{self.id}_source", "smtp_conn_id": f"{self.id}_smtp",
         }  # fmt: skip
         self.write(f"campaigns/{self.id}.yaml", yaml.safe_dump({**usual, **fields}, sort_keys=False))
