@@ -5,7 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from airflow.models.asset import AssetEvent, AssetModel
 from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from sqlalchemy import select
 
 from lifecycle_emails.ledger.orders import halt, resume, suppress, unsuppress
 from local_stack.catcher import Catcher
@@ -155,6 +158,36 @@ def test_run_with_a_shorter_deadline_mails_nobody_late(daily: DailyDag) -> None:
     daily.run(run_conf=conf)
 
     assert daily.copies() == once_each(1)
+
+
+def events_of_cohorts() -> list[tuple[str | None, dict[str, Any]]]:
+    with create_session() as session:
+        events = session.scalars(
+            select(AssetEvent)
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(AssetModel.name == f"lifecycle/{CAMPAIGN}")
+            .order_by(AssetEvent.id)
+        ).all()
+        return [(event.partition_key, event.extra) for event in events]
+
+
+def test_completed_cohort_is_one_asset_event_for_who_follows(daily: DailyDag) -> None:
+    before = len(events_of_cohorts())
+    cohort = (today() - timedelta(days=4)).isoformat()
+    daily.add_users(1, 2)
+
+    daily.run()
+
+    counts = {"users": 2, "sent": 2, "held": 0, "rejected": 0, "in_doubt": 0}
+    assert events_of_cohorts()[before:] == [(cohort, {"campaign": CAMPAIGN, "cohorts": {cohort: counts}})]
+
+    daily.run()
+    assert len(events_of_cohorts()) == before + 1
+
+    daily.add_users(3)
+    daily.run()
+
+    assert [extra["cohorts"][key]["sent"] for key, extra in events_of_cohorts()[before:]] == [2, 3]
 
 
 def test_mapped_tasks_are_named_by_batch_and_size(daily: DailyDag) -> None:

@@ -1,13 +1,15 @@
 """Close a run's books: wait for outstanding answers, show what became of everybody, tell what is open."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, TriggerRule
+from airflow.sdk import Asset, BaseSensorOperator, Context, PokeReturnValue, TriggerRule
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from lifecycle_emails.cohort import nominal_tick
 from lifecycle_emails.errors import LifecycleError
+from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.campaign_operator import (
     EXTRACT_TASK_ID,
     extracted_cohorts,
@@ -25,6 +27,10 @@ class ReconcileOperator(BaseSensorOperator):
     could be mailed are left, a user of the audience has no row in the ledger, an alert is undelivered, or it
     cannot be known whether a message was accepted. Each is said in one line, with what to do; clearing the
     task when it is done makes the run green.
+
+    Cohorts that have become complete (no planned, ready or sending row) become one event each of the asset
+    ``lifecycle/<campaign>``, when the task succeeds: the partition key is the cohort date, and ``extra``
+    holds their counts. Without such a cohort there is no event.
 
     Returns the counts of the table.
 
@@ -51,7 +57,11 @@ class ReconcileOperator(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            mode=mode, poke_interval=poke_interval, timeout=timeout, trigger_rule=trigger_rule, **kwargs
+            mode=mode,
+            poke_interval=poke_interval,
+            timeout=timeout,
+            trigger_rule=trigger_rule,
+            **{"outlets": [completed_cohorts(campaign_id)], **kwargs},
         )
         self.campaign_id = campaign_id
         self.include_dir = include_dir
@@ -68,6 +78,7 @@ class ReconcileOperator(BaseSensorOperator):
                 raise AirflowFailException(_problems(self.campaign_id, failed))
             raise AirflowSkipException("A dry run keeps nothing, so there is nothing to reconcile.")
         cohorts = extracted_cohorts(context, self.cohorts_from, request.cohort_date)
+        from lifecycle_emails.ledger.completion import newly_completed  # noqa: PLC0415
         from lifecycle_emails.ledger.reconciliation import reconcile  # noqa: PLC0415  (psycopg comes with it)
 
         try:
@@ -84,10 +95,35 @@ class ReconcileOperator(BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         for line in result.table.splitlines():
             self.log.info("%s", line)
+        metrics.gauge_by_reason("lifecycle.held", result.counts["held"], campaign=campaign.id)
         problems = [*failed, *result.problems]
         if problems:
             raise AirflowFailException(_problems(self.campaign_id, problems))
+        with open_ledger(self.ledger_conn_id) as ledger:
+            completed = newly_completed(ledger, campaign.id, cohorts, request.run)
+        if request.cohort_date in completed:
+            late = datetime.now(UTC) - nominal_tick(campaign, request.cohort_date)
+            metrics.gauge("lifecycle.cohort.lateness", late.total_seconds(), campaign=campaign.id)
+        self._tell_who_follows(context, completed)
         return PokeReturnValue(is_done=True, xcom_value=result.counts)
+
+    def _tell_who_follows(self, context: Context, completed: Mapping[date, Mapping[str, int]]) -> None:
+        if not completed:
+            self.outlets = []  # Airflow makes an event of every outlet of a task that succeeds
+            return
+        counts = {day.isoformat(): dict(users) for day, users in completed.items()}
+        event = context["outlet_events"][completed_cohorts(self.campaign_id)]
+        event.add_partitions(list(counts))
+        event.extra = {"campaign": self.campaign_id, "cohorts": counts}
+        self.log.info(
+            "Complete: %s.",
+            ", ".join(f"cohort {day} ({users['sent']} sent)" for day, users in counts.items()),
+        )
+
+
+def completed_cohorts(campaign_id: str) -> Asset:
+    """Give the asset that has an event for each completed cohort of a campaign; its partitions are dates."""
+    return Asset(name=f"lifecycle/{campaign_id}", uri=f"lifecycle://cohorts/{campaign_id}", group="lifecycle")
 
 
 def _problems(campaign_id: str, problems: Sequence[str]) -> str:
