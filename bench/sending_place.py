@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -80,6 +80,7 @@ def make_include(folder: Path, load: Load) -> Path:
     fields = yaml.safe_load((include / "campaigns" / "day4_follow_up.yaml").read_text())
     fields |= {
         "id": CAMPAIGN,
+        "schedule": f"0 {(datetime.now(UTC).hour + 12) % 24} * * *",  # not while the bench is running
         "max_lateness_days": 3650,
         "batch_size": max(1, min(MOST_PER_BATCH, load.size // load.processes // BATCHES)),
         "connections": load.connections,
@@ -89,10 +90,10 @@ def make_include(folder: Path, load: Load) -> Path:
     return include
 
 
-def add_users(source: psycopg.Connection[Any], size: int, days: int) -> None:
-    """Give the source ``size`` users on each of ``days`` days, the last of them four days ago."""
+def add_users(source: psycopg.Connection[Any], sizes: Sequence[int]) -> None:
+    """Give the source so many users on each day, from four days ago backwards; see `cohort_day`."""
     example_app.create_table(source)
-    for day in range(days):
+    for day, size in enumerate(sizes):
         source.execute(_ADD_USERS, {"day": day, "size": size})
     source.execute("ANALYZE users")
 
@@ -113,7 +114,7 @@ def make_place(
     for database in (ledger_name, source_name):
         server.create_database(database)
     with server.connect(source_name) as source:
-        add_users(source, load.size, load.rounds)
+        add_users(source, [load.size] * load.rounds)
     with server.connect(ledger_name) as ledger:
         migrate(ledger)
         if unguarded:
