@@ -104,6 +104,8 @@ What to do when: `docs/runbook.md`, by symptom.
 | `settle_as_sent` | mails in doubt did arrive: never sent again | campaign; users, or dates, or everybody |
 | `settle_to_send_again` | mails in doubt did not arrive: judged again. Ask the mail provider first | the same |
 | `release` | judges users again whom the server rejected, or whom the cap refused for good | campaign, users |
+| `release_cohort` | lets a cohort go out that was refused for its size; one that still awaits approval is approved \
+under required actions | campaign, its date as first and last |
 | `extend` | lengthens deadlines. The first run names how many users it may reach and fails; the second, with that \
 number as `approved_users`, does it | campaign, dates, days |
 | `suppress`, `unsuppress` | never mail these users; lift that | users; a campaign, or none for all |

@@ -13,6 +13,7 @@ from typing import Any
 
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.actions import Actor, Done, carry_out_once
+from lifecycle_emails.ledger.approving import awaiting_cohorts, decide_volume
 from lifecycle_emails.ledger.extending import Extension, extend, look_at_extension
 from lifecycle_emails.ledger.orders import (
     halt,
@@ -27,6 +28,7 @@ from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.ledger.session import LedgerConnection
 from lifecycle_emails.ledger.settling import SettleAs, Settled, Which, settle
 from lifecycle_emails.order import SETTLING, Action, Order
+from lifecycle_emails.volume import VolumeVerdict
 
 
 def carry_out(ledger: LedgerConnection, order: Order, actor: Actor, campaigns: Collection[str]) -> Done:
@@ -74,6 +76,8 @@ def _act(ledger: LedgerConnection, order: Order, actor: str) -> str:
         released = release(ledger, order.campaign, order.user_ids, reason=order.reason, actor=actor)
         lines = [f"{released.users} released: they are judged again by the next run"]
         return "\n".join([*lines, *_too_late(order.campaign, released.too_late)])
+    if order.action is Action.RELEASE_COHORT:
+        return _release_cohort(ledger, order, order.campaign, actor)
     if order.action is Action.EXTEND:
         return _extend(ledger, order, order.campaign, actor)
     raise LedgerError(f"{order.action} is not done on the ledger alone; nothing was changed")
@@ -136,6 +140,18 @@ def _too_late(campaign: str, dates: tuple[date, ...]) -> list[str]:
         f"lifecycle extend {campaign} --cohort-from {first} --cohort-to {last} --days N --reason ..."
     )
     return [advice]
+
+
+def _release_cohort(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:
+    if order.cohort_from is None:
+        raise LedgerError("release_cohort: give the cohort's date. Nothing was changed")
+    if awaiting_cohorts(ledger, campaign, [order.cohort_from]):
+        raise LedgerError(
+            f"cohort {order.cohort_from} of campaign {campaign} awaits approval; nothing was changed. Approve"
+            " or refuse it in Airflow, under required actions"
+        )
+    decide_volume(ledger, campaign, order.cohort_from, VolumeVerdict.APPROVED, actor, order.reason)
+    return f"cohort {order.cohort_from} released: its users are judged and sent by the next run"
 
 
 def _extend(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:

@@ -28,6 +28,7 @@ class Action(StrEnum):
     SETTLE_AS_SENT = "settle_as_sent"
     SETTLE_TO_SEND_AGAIN = "settle_to_send_again"
     RELEASE = "release"
+    RELEASE_COHORT = "release_cohort"
     EXTEND = "extend"
     SUPPRESS = "suppress"
     UNSUPPRESS = "unsuppress"
@@ -40,6 +41,7 @@ DESCRIPTIONS = {
     Action.SETTLE_AS_SENT: "settle as sent: mails in doubt that did arrive",
     Action.SETTLE_TO_SEND_AGAIN: "settle to send again: mails in doubt that did not arrive",
     Action.RELEASE: "release: judge rejected or capped users again",
+    Action.RELEASE_COHORT: "release a cohort: let one go out that was refused for its size",
     Action.EXTEND: "extend: lengthen the deadline of a range of cohorts",
     Action.SUPPRESS: "suppress: never mail these users",
     Action.UNSUPPRESS: "unsuppress: lift that suppression",
@@ -48,10 +50,10 @@ DESCRIPTIONS = {
 """What the form shows for each action."""
 
 SETTLING = frozenset({Action.SETTLE_AS_SENT, Action.SETTLE_TO_SEND_AGAIN})
-_NEEDS_CAMPAIGN = SETTLING | {Action.RELEASE, Action.EXTEND, Action.SEND_TEST}
+_NEEDS_CAMPAIGN = SETTLING | {Action.RELEASE, Action.RELEASE_COHORT, Action.EXTEND, Action.SEND_TEST}
 _TAKES_USERS = SETTLING | {Action.RELEASE, Action.SUPPRESS, Action.UNSUPPRESS, Action.SEND_TEST}
 _TAKES_ADDRESS = frozenset({Action.SUPPRESS, Action.UNSUPPRESS, Action.SEND_TEST})
-_TAKES_RANGE = SETTLING | {Action.EXTEND}
+_TAKES_RANGE = SETTLING | {Action.EXTEND, Action.RELEASE_COHORT}
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def _whom(order: Order) -> str | None:
 def _range(order: Order) -> str | None:
     first, last = order.cohort_from, order.cohort_to
     if first is None and last is None:
-        return "give the first and the last cohort date" if order.action is Action.EXTEND else None
+        needed = order.action in {Action.EXTEND, Action.RELEASE_COHORT}
+        return "give the first and the last cohort date" if needed else None
     if order.action not in _TAKES_RANGE:
         return "it takes no cohort dates"
     if first is None or last is None:
@@ -159,6 +162,12 @@ def _range(order: Order) -> str | None:
         return f"the first cohort date {first} is later than the last, {last}"
     if (last - first).days > LONGEST_RANGE_DAYS:
         return f"{first} to {last} is more than {LONGEST_RANGE_DAYS} days; is a year right?"
+    return None
+
+
+def _one_cohort(order: Order) -> str | None:
+    if order.action is Action.RELEASE_COHORT and order.cohort_from != order.cohort_to:
+        return "one cohort at a time: give its date as the first and as the last"
     return None
 
 
@@ -181,5 +190,5 @@ def _approval(order: Order) -> str | None:
 
 
 _RULES: tuple[Callable[[Order], str | None], ...] = (
-    _reason, _campaign, _users, _how_many, _whom, _range, _doubts, _days, _approval,
+    _reason, _campaign, _users, _how_many, _whom, _range, _one_cohort, _doubts, _days, _approval,
 )  # fmt: skip

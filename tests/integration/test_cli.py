@@ -107,6 +107,7 @@ def test_command_runs_as_a_module_and_explains_itself() -> None:
         "restored",
         "extend",
         "release",
+        "send-test",
         "actions",
     ):
         assert command in done.stdout
@@ -288,3 +289,20 @@ def test_extend_names_whom_it_may_reach_before_it_does(capsys, ledger_database: 
         status, said, _ = run(capsys, *arguments, "--yes")
         assert (status, said.startswith("extended: 1 cohorts of day4_follow_up")) == (0, True)
         assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() > before
+
+
+def test_release_takes_users_or_a_cohort_and_actions_list_who_did_it(capsys, ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="rejected")
+    release = ("--ledger", ledger_database, "release", "day4_follow_up", "--reason", "works again")
+    assert run(capsys, *release, "--user", "1")[:2] == (
+        0,
+        "1 released: they are judged again by the next run",
+    )
+    status, _, said = run(capsys, *release, "--cohort", "2026-05-01")
+    assert (status, "nothing was changed" in said) == (1, True)
+    status, said, _ = run(capsys, "--ledger", ledger_database, "actions")
+    assert (status, said.count("\n")) == (0, 0)
+    assert "postgres (command, " in said
+    assert 'release campaign="day4_follow_up" user_ids=["1"] because: works again. Result: 1 released' in said

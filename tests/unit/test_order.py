@@ -62,6 +62,8 @@ def test_order_that_makes_sense_passes(sensible: Order) -> None:
         (replace(SETTLE, address="ada@example.com"), "it takes no address"),
         (replace(SETTLE, days=3), "it takes no days"),
         (replace(SETTLE, approved_users=3), "only an extension"),
+        (order(Action.RELEASE_COHORT, campaign="day4_follow_up"), "give the first and the last cohort date"),
+        (replace(EXTEND, action=Action.RELEASE_COHORT, days=None), "one cohort at a time"),
         (replace(EXTEND, days=None), "say by how many days"),
         (replace(EXTEND, cohort_to=None), "first and the last cohort date together"),
         (replace(EXTEND, cohort_to=date(2026, 4, 30)), "is later than the last"),

@@ -55,7 +55,7 @@ def add_date_range(
     """Options ``--<prefix>-from`` and ``--<prefix>-to``; `checked_range` reads them."""
     for name, text in (("from", f"first {what}"), ("to", f"last {what}, included")):
         command.add_argument(
-            f"--{prefix}-{name}", type=_date, required=required, metavar="YYYY-MM-DD", help=text
+            f"--{prefix}-{name}", type=written_date, required=required, metavar="YYYY-MM-DD", help=text
         )
 
 
@@ -105,7 +105,8 @@ def actor(ledger: LedgerConnection) -> str:
     return f"{ledger.info.user} (command, {login})"
 
 
-def _date(text: str) -> date:
+def written_date(text: str) -> date:
+    """Read a date, for argparse."""
     try:
         return date.fromisoformat(text)
     except ValueError:

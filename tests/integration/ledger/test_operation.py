@@ -12,10 +12,12 @@ import pytest
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.actions import Actor, Done, begin_action, end_action, list_actions
+from lifecycle_emails.ledger.approving import check_volume, decide_volume
 from lifecycle_emails.ledger.judging import filter_ledger, limit_rate
 from lifecycle_emails.ledger.orders import suppress
 from lifecycle_emails.operation import carry_out
 from lifecycle_emails.order import Action, Order
+from lifecycle_emails.volume import VolumeVerdict
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -199,6 +201,34 @@ def test_release_says_which_cohorts_are_too_late(ledger) -> None:
     assert (
         "lifecycle extend day4_follow_up --cohort-from" in give(ledger, ordered(Action.RELEASE, "1")).result
     )
+
+
+def refused_cohort(ledger) -> Order:
+    ledger.execute("UPDATE lifecycle.cohorts SET audience_size = 500, audience_read_at = now()")
+    campaign = make_campaign(volume={"factor": 3, "floor": 2, "without_history": 10})
+    check_volume(ledger, campaign, [COHORT_DATE], run="")
+    return ordered(Action.RELEASE_COHORT, cohort_from=COHORT_DATE, cohort_to=COHORT_DATE)
+
+
+def verdicts(ledger) -> list[tuple[str, str]]:
+    return ledger.execute("SELECT volume_verdict, volume_decided_by FROM lifecycle.cohorts").fetchall()
+
+
+def test_cohort_refused_for_its_size_is_released_and_audited(ledger) -> None:
+    release = refused_cohort(ledger)
+    decide_volume(ledger, CAMPAIGN, COHORT_DATE, VolumeVerdict.REFUSED, "olaf", "looks wrong")
+    assert give(ledger, release, ADA).result.startswith("cohort 2026-05-01 released")
+    assert verdicts(ledger) == [("approved", "ada")]
+    with pytest.raises(LedgerError, match="nothing was changed"):
+        give(ledger, release)
+    assert [action for _, action, _ in audit(ledger)] == ["release_cohort"]
+
+
+def test_cohort_that_awaits_approval_is_not_released_past_its_approvers(ledger) -> None:
+    release = refused_cohort(ledger)
+    with pytest.raises(LedgerError, match="awaits approval; nothing was changed"):
+        give(ledger, release, ADA)
+    assert verdicts(ledger) == [("awaiting_approval", None)]
 
 
 def test_settling_by_filter_and_by_name(ledger) -> None:
