@@ -135,6 +135,8 @@ class SendBatchOperator(CampaignOperator):
         """End the task otherwise than as a success where users are left who may still be mailed."""
         if sent.stopped_by in SKIP_REASONS:
             raise AirflowSkipException(SKIP_REASONS[sent.stopped_by])
+        if sent.throttled_until is not None:
+            self._wait_for_throttle(sent, sent.throttled_until)
         if sent.due_now:
             why = LEFT_BECAUSE.get(sent.stopped_by or "", "the log above says why")
             raise DeliveryError(
@@ -143,6 +145,18 @@ class SendBatchOperator(CampaignOperator):
             )
         if sent.next_due is not None:
             self._wait_for_next(context, sent.next_due, sent.due_later)
+
+    def _wait_for_throttle(self, sent: Sent, until: datetime) -> None:
+        """Come back when the throttle gives turns again: without a slot till then, its users keep theirs."""
+        now = datetime.now(UTC)
+        if sent.stopped_by == "throttled_for_today" and until - now > self.max_wait:
+            raise AirflowSkipException(
+                f"The daily limit of this SMTP connection's throttle is reached. {sent.due_now} users stay"
+                f" ready; it gives mails again from {until} on, and a later scheduled run takes them before"
+                " their deadline."
+            )
+        self.log.info("%d users wait for the throttle; this task comes back at %s.", sent.due_now, until)
+        raise AirflowRescheduleException(max(until, now))
 
     def _wait_for_next(self, context: Context, next_due: datetime, users: int) -> None:
         now = datetime.now(UTC)
