@@ -63,6 +63,22 @@ def test_stop_that_retries_cannot_mend_skips_the_task(stopped_by: str, reason: s
         end(make_sent(stopped_by=stopped_by, due_now=3))
 
 
+def test_throttle_makes_the_task_come_back_and_give_its_slot_up_until_then() -> None:
+    until = datetime.now(UTC) + timedelta(seconds=7)
+    with pytest.raises(AirflowRescheduleException) as waiting:
+        end(make_sent(stopped_by="throttled", due_now=3, throttled_until=until))
+    assert waiting.value.reschedule_date == until
+
+
+def test_daily_limit_of_the_throttle_is_waited_for_near_midnight_and_skips_the_task_before() -> None:
+    for_today = {"stopped_by": "throttled_for_today", "due_now": 3}
+    until = datetime.now(UTC) + timedelta(minutes=20)
+    with pytest.raises(AirflowRescheduleException):
+        end(make_sent(**for_today, throttled_until=until))
+    with pytest.raises(AirflowSkipException, match="3 users stay ready"):
+        end(make_sent(**for_today, throttled_until=until + timedelta(hours=2)))
+
+
 def test_users_left_fail_the_task_so_that_it_is_retried() -> None:
     with pytest.raises(DeliveryError, match="3 users could be mailed now and were not"):
         end(make_sent(due_now=3))

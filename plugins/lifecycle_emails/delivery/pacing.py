@@ -8,6 +8,7 @@ arrives. Those whose moment lies before the span are under way when it begins: a
 a lane asks for its next turn only when its last mail is done. Those whose moment lies in the span are at most
 rate x t + 1. Both at once would be one too many only if all connections were under way when the span began;
 but a lane rests for 1 / rate after its dot before it asks, and then the first new moment lies so much later.
+(Below 0.4 mails a second nobody rests, so that there it may be one more, behind a server that takes seconds.)
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_AGAIN_SECONDS = 30.0
 """A task for which no connection is free comes back after this time."""
+
+LONGEST_REST_SECONDS = 2.5
+"""A rate so low that lanes would rest longer goes without: tasks end instead of waiting for such a turn."""
 
 RENEW_SECONDS = CONNECTION_LEASE_SECONDS / 4
 TRUSTED_SECONDS = CONNECTION_LEASE_SECONDS * 3 / 4
@@ -82,7 +86,8 @@ class Pacing:
         self._connect = connect
         self._smtp_conn_id = smtp_conn_id
         self._holder = holder
-        self._rest = 1 / throttle.mails_per_second if throttle.mails_per_second else 0.0
+        spacing = 1 / throttle.mails_per_second if throttle.mails_per_second else 0.0
+        self._rest = spacing if spacing <= LONGEST_REST_SECONDS else 0.0
         self._ledger: LedgerConnection | None = connect_to_ledger(connect)
         state_throttle(self._ledger, smtp_conn_id, throttle)
         self._leased = throttle.connections is not None

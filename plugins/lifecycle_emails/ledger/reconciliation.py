@@ -15,6 +15,7 @@ from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.ledger.alerts import NAMED_USERS, undelivered_alerts
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection
+from lifecycle_emails.ledger.throttle import ThrottleNow, throttle_now
 from lifecycle_emails.ledger.upkeep import sweep
 
 STATES = ("planned", "ready", "sending", "sent", "held", "rejected", "in_doubt")
@@ -47,10 +48,12 @@ def reconcile(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequen
     awaited = ledger.execute(query("answers_awaited"), arguments).fetchone()
     rows = ledger.execute(query("states_by_cohort"), arguments).fetchall()
     audiences = ledger.execute(query("cohort_audiences"), arguments).fetchall()
+    throttle = throttle_now(ledger, campaign.smtp_conn_id)
+    table = _table(campaign.id, rows, audiences)
     return Reconciliation(
         waiting_until=awaited[0] if awaited else None,
-        problems=tuple(_problems(ledger, campaign, arguments, audiences)),
-        table=_table(campaign.id, rows, audiences),
+        problems=tuple(_problems(ledger, campaign, arguments, audiences, throttle)),
+        table=f"{table}\n{throttle.words(campaign.smtp_conn_id)}" if throttle else table,
         counts=_counts(rows),
     )
 
@@ -60,12 +63,13 @@ def _problems(
     campaign: Campaign,
     arguments: dict[str, Any],
     audiences: Sequence[tuple[Any, ...]],
+    throttle: ThrottleNow | None,
 ) -> list[str]:
     problems = []
     open_rows = ledger.execute(query("open_rows"), arguments).fetchone()
     planned, due, _ = open_rows or (0, 0, 0)
     stops = [row[0] for row in ledger.execute(query("sending_stopped"), arguments)]
-    if due:
+    if due and not (throttle and throttle.day_is_used_up):  # then a later run takes them, as configured
         why = "; ".join(stops) or "a send_batch task did not finish"
         problems.append(
             f"{due} users are ready and were not mailed: {why}. Then clear send_batch of this run"

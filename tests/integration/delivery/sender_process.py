@@ -14,6 +14,7 @@ from lifecycle_emails.delivery.sender import SendingTools, send_group
 from lifecycle_emails.delivery.smtp_session import SmtpSettings
 from lifecycle_emails.ledger.batches import ready_groups
 from lifecycle_emails.message import MessageTemplates
+from lifecycle_emails.throttle import load_throttle
 
 
 def main(include: str, ledger_url: str, source_url: str, port: str) -> None:
@@ -26,6 +27,7 @@ def main(include: str, ledger_url: str, source_url: str, port: str) -> None:
         smtp=SmtpSettings("127.0.0.1", int(port), security="none", dot_timeout=10),
         connect_ledger=lambda: psycopg.connect(ledger_url),
         connect_source=lambda: psycopg.connect(source_url),
+        throttle=load_throttle(folder, campaign.smtp_conn_id),
     )
     with psycopg.connect(ledger_url, autocommit=True) as ledger:
         dates = [row[0] for row in ledger.execute("SELECT DISTINCT cohort_date FROM lifecycle.cohorts")]

@@ -10,6 +10,8 @@ import pytest
 from lifecycle_emails.ledger.alerts import create_alert
 from lifecycle_emails.ledger.orders import halt
 from lifecycle_emails.ledger.reconciliation import reconcile
+from lifecycle_emails.ledger.throttle import state_throttle, take_grants
+from lifecycle_emails.throttle import Throttle
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -100,3 +102,19 @@ def test_alert_that_maintenance_delivers_is_no_problem_of_the_run(ledger_databas
             ledger, "missing_cohorts", CAMPAIGN.id, None, run="r", facts={}, callbacks=["maintenance"]
         )
         assert problems(ledger) == ""
+
+
+def test_daily_limit_of_the_throttle_is_said_and_who_waits_for_it_is_no_problem(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        assert (
+            "1 users are ready and were not mailed" in reconcile(ledger, CAMPAIGN, [COHORT_DATE]).problems[0]
+        )
+        state_throttle(ledger, CAMPAIGN.smtp_conn_id, Throttle(mails_per_day=2))
+        assert len(reconcile(ledger, CAMPAIGN, [COHORT_DATE]).problems) == 1
+        take_grants(ledger, CAMPAIGN.smtp_conn_id, 2)
+        result = reconcile(ledger, CAMPAIGN, [COHORT_DATE])
+        assert result.problems == ()
+        assert "2 of 2 mails of" in result.table.splitlines()[-1]
+        assert "the daily limit is reached: who is ready stays so" in result.table
