@@ -112,10 +112,11 @@ FAULTS: Faults = (
                         "'lifecycle campaign ' || %(campaign)s, 0))",
                         "SELECT %(campaign)s::text",
                     ),
+                    Patch("lifecycle_emails/ledger/arriving.py", 'if arguments["first_time"]:', "if False:"),
                     Patch(
                         "lifecycle_emails/sql/queries/plan_arrivals.sql",
-                        "ORDER BY a.user_id\nON CONFLICT",
-                        "ORDER BY random()\nON CONFLICT",
+                        "\nORDER BY a.user_id",
+                        "\nORDER BY random()",
                     ),
                 ),
             ),

@@ -77,7 +77,6 @@ SILENCE_IS_FAILURE = Variant(
 PLANS_TWICE = Variant(
     "a plan that is repeated begins anew",
     (
-        Patch(QUERIES + "plan_arrivals.sql", "ON CONFLICT (user_id, campaign, occurrence) DO NOTHING", ""),
         Patch(
             QUERIES + "plan_arrivals.sql",
             "    WHERE s.user_id = a.user_id AND s.campaign",

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg
 
-from lifecycle_emails.address import AddressHasher
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import Cohort, natural_cohort
-from lifecycle_emails.errors import InvalidAddress, LedgerError, SourceError
+from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.arriving import copy_arrivals, hashed_members
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
 
@@ -121,14 +121,16 @@ def _plan(
     with planning_transaction(ledger):
         ledger.execute(query("lock_campaign"), arguments)
         known_cohort = frozen_cohort(ledger, campaign.id, cohort_date)
+        arguments["first_time"] = known_cohort is None
         cohort = known_cohort or _freeze(ledger, campaign, cohort_date)
         for change in changed_since_frozen(cohort, campaign):
             log.warning("%s, cohort %s: %s", campaign.id, cohort_date, change)
         (hash_key,) = one_row(ledger.execute(query("address_hash_key")))
         with _arrivals(ledger):
-            found = _copy_members(ledger, audience.members(source, cohort), hash_key, audience.name)
-            new = ledger.execute(query("plan_arrivals"), arguments).rowcount
-            arguments |= {"known": found - new, "first_time": known_cohort is None}
+            arrivals = hashed_members(audience.members(source, cohort), hash_key, audience.name)
+            found, new = copy_arrivals(ledger, arrivals, arguments)
+            new += ledger.execute(query("plan_arrivals"), arguments).rowcount
+            arguments["known"] = found - new
             moved = ledger.execute(query("move_arrivals"), arguments).rowcount
             ledger.execute(query("refresh_arrivals"), arguments)
             departed = _hold_departures(ledger, arguments)
@@ -179,26 +181,3 @@ def _hold_departures(ledger: LedgerConnection, arguments: dict[str, Any]) -> int
     if not arguments["first_time"]:
         ledger.execute(query("index_arrivals"))
     return ledger.execute(query("hold_departures"), arguments).rowcount
-
-
-def _copy_members(
-    ledger: LedgerConnection, members: Iterator[tuple[str, str | None]], hash_key: bytes, audience_name: str
-) -> int:
-    """Copy the audience into the temporary table, and return how many users it has."""
-    hashed = AddressHasher(hash_key)
-    found, previous = 0, None
-    with ledger.cursor() as cursor, cursor.copy(query("copy_arrivals")) as copy:
-        copy.set_types(["text", "bytea", "text"])
-        for found, (user_id, email) in enumerate(members, start=1):  # noqa: B007  (the last number is the count)
-            if user_id == previous:  # they come in order, so doubles are neighbours
-                raise SourceError(
-                    f"{audience_name} returns user {user_id} more than once; nothing was planned. "
-                    "Make the query return one row per user (a join often needs DISTINCT ON or EXISTS)"
-                )
-            previous = user_id
-            try:
-                copy.write_row((user_id, hashed(email), None))
-            except InvalidAddress as mistake:
-                copy.write_row((user_id, None, str(mistake)))
-    ledger.execute(query("analyze_arrivals"))
-    return found

@@ -236,6 +236,7 @@ SELECT
     s.ready_at,
     s.not_before,
     s.detail,
+    s.ctid AS row_at,
     CASE
         WHEN now() >= (
             SELECT c.not_after FROM lifecycle.cohorts AS c
@@ -250,6 +251,30 @@ SELECT
         ) THEN 'suppressed'
     END::lifecycle.held_reason AS hold
 FROM lifecycle.sends AS s;
+
+-- Rows of cohorts that the judgement might hold: all others are sendable, and need not be judged one by one, which took
+-- a quarter of the time of a plan. Found by hash joins, whatever the statistics say: one pass over the cohort for each
+-- kind of suppression, and one over the suppressions.
+CREATE FUNCTION lifecycle.rows_to_judge(of_campaign text, of_cohorts date[]) RETURNS SETOF tid LANGUAGE sql STABLE
+SET enable_nestloop = off SET enable_mergejoin = off AS $$
+    SELECT s.ctid
+    FROM lifecycle.sends AS s
+    JOIN lifecycle.suppressions_in_force AS x ON x.user_id = s.user_id
+    WHERE s.campaign = of_campaign AND s.cohort_date = ANY (of_cohorts) AND s.state IN ('planned', 'ready')
+    UNION ALL
+    SELECT s.ctid
+    FROM lifecycle.sends AS s
+    JOIN lifecycle.suppressions_in_force AS x ON x.address_hash = s.address_hash
+    WHERE s.campaign = of_campaign AND s.cohort_date = ANY (of_cohorts) AND s.state IN ('planned', 'ready')
+    UNION ALL
+    SELECT s.ctid
+    FROM lifecycle.sends AS s
+    WHERE s.campaign = of_campaign AND s.state IN ('planned', 'ready')
+      AND s.cohort_date = ANY (ARRAY(
+          SELECT c.cohort_date FROM lifecycle.cohorts AS c
+          WHERE c.campaign = of_campaign AND c.cohort_date = ANY (of_cohorts) AND c.not_after <= now()
+      ))
+$$;
 
 CREATE FUNCTION lifecycle.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -269,7 +294,9 @@ BEGIN
 END $$;
 
 -- The transition table. Named pairs pass at no cost: the WHEN clause is evaluated without calling the function.
-CREATE TRIGGER send_transition_is_legal BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
+-- AFTER, as all triggers on updates of sends: they refuse the statement just as well, and a single BEFORE trigger would
+-- lock every row first, with a record in the log of its own.
+CREATE TRIGGER send_transition_is_legal AFTER UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.state <> NEW.state AND NOT CASE OLD.state
     WHEN 'planned' THEN NEW.state IN ('held', 'ready')
     WHEN 'held' THEN NEW.state IN ('planned', 'ready')
@@ -281,12 +308,12 @@ WHEN (OLD.state <> NEW.state AND NOT CASE OLD.state
 END)
 EXECUTE FUNCTION lifecycle.check_transition();
 
-CREATE TRIGGER send_key_is_fixed BEFORE UPDATE OF user_id, campaign, occurrence ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER send_key_is_fixed AFTER UPDATE OF user_id, campaign, occurrence ON lifecycle.sends FOR EACH ROW
 WHEN ((OLD.user_id, OLD.campaign, OLD.occurrence) IS DISTINCT FROM (NEW.user_id, NEW.campaign, NEW.occurrence))
 EXECUTE FUNCTION lifecycle.refuse('the key of a send never changes');
 
 -- Passing the gate takes a token that nobody has used on this row, and a token in flight is never exchanged.
-CREATE TRIGGER send_attempt_is_fresh BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER send_attempt_is_fresh AFTER UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (
     (OLD.state = 'ready' AND NEW.state = 'sending' AND NEW.attempt IS NOT DISTINCT FROM OLD.attempt)
     OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW.attempt IS DISTINCT FROM OLD.attempt)
@@ -316,21 +343,21 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER send_again_waits_for_the_answer BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER send_again_waits_for_the_answer AFTER UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (
     OLD.state = 'in_doubt' AND NEW.state = 'planned'
     AND current_setting('lifecycle.answer_was_read', true) IS DISTINCT FROM 'yes'
 )
 EXECUTE FUNCTION lifecycle.check_send_again();
 
-CREATE TRIGGER sent_is_final BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER sent_is_final AFTER UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.state = 'sent' AND (NEW.sent_at, NEW.gate_at) IS DISTINCT FROM (OLD.sent_at, OLD.gate_at))
 EXECUTE FUNCTION lifecycle.refuse('what was sent, and when, is never rewritten');
 
 CREATE TRIGGER send_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.sends FOR EACH STATEMENT
 EXECUTE FUNCTION lifecycle.refuse('a key that is gone could be mailed again; retention drops detail, never a key');
 
-CREATE TRIGGER send_starts_planned BEFORE INSERT ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER send_starts_planned AFTER INSERT ON lifecycle.sends FOR EACH ROW
 WHEN (NEW.state <> 'planned' OR NEW.attempt IS NOT NULL)
 EXECUTE FUNCTION lifecycle.refuse('a send begins as planned');
 
@@ -393,7 +420,7 @@ END $$;
 CREATE TRIGGER send_moves_to_a_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.cohort_date <> NEW.cohort_date) EXECUTE FUNCTION lifecycle.check_cohort_of_moved_send();
 
-CREATE TRIGGER gated_send_keeps_its_cohort BEFORE UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER gated_send_keeps_its_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.cohort_date <> NEW.cohort_date AND OLD.attempt IS NOT NULL)
 EXECUTE FUNCTION lifecycle.refuse('a send that passed the gate stays in its cohort');
 

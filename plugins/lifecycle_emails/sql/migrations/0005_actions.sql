@@ -39,6 +39,6 @@ CREATE TRIGGER action_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.ac
 EXECUTE FUNCTION lifecycle.refuse('what people did is kept');
 
 -- Accepted, and bounced later: the mail went out once, and no person may send it again.
-CREATE TRIGGER bounced_mail_is_not_released BEFORE UPDATE ON lifecycle.sends FOR EACH ROW
+CREATE TRIGGER bounced_mail_is_not_released AFTER UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.state = 'rejected' AND NEW.state = 'planned' AND OLD.queue_id IS NOT NULL)
 EXECUTE FUNCTION lifecycle.refuse('the server accepted this mail before it bounced; it is never sent again');

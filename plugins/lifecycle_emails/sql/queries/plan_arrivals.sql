@@ -1,4 +1,5 @@
--- New keys only. A batch is a chunk of ids in order, written once; latecomers go into batches of their own.
+-- New keys only; under the campaign's lock nobody else adds one, and if somebody did, the plan would fail as a whole.
+-- A batch is a chunk of ids in order, written once; latecomers go into batches of their own.
 WITH last_batch AS (
     SELECT coalesce(max(batch) + 1, 0) AS next FROM lifecycle.sends
     WHERE campaign = %(campaign)s AND cohort_date = %(cohort_date)s
@@ -18,4 +19,3 @@ WHERE NOT EXISTS (
     OFFSET 0 -- one look-up per row, in order of the key; with || no other index than the key's can be taken for it
 )
 ORDER BY a.user_id
-ON CONFLICT (user_id, campaign, occurrence) DO NOTHING
