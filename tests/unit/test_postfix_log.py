@@ -144,6 +144,18 @@ def test_address_probe_and_garbage_prove_nothing(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "head", ["2026-13-45T06:00:00.000000+00:00 mx1 postfix/", "Feb 30 06:00:00 mx1 postfix/"]
+)
+def test_line_of_an_impossible_time_proves_nothing(tmp_path: Path, head: str) -> None:
+    assert prove(tmp_path, CLEANUP, QUEUED, SENT, head=head) == {}
+
+
+def test_delivery_without_a_further_queue_id_is_a_delivery(tmp_path: Path) -> None:
+    to_a_mailbox = SENT.replace("queued as 99AA88", "delivered to mailbox")
+    assert set(prove(tmp_path, CLEANUP, QUEUED, to_a_mailbox)) == {Fact.ACCEPTED, Fact.DELIVERED}
+
+
 def test_unreadable_log_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(
         LifecycleError, match=r"mail\.log cannot be read, so nothing was settled: No such file"

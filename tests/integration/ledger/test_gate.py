@@ -373,3 +373,65 @@ def test_outcome_that_cannot_be_written_before_closing_is_told_and_its_row_waits
     assert "1 outcomes were not recorded" in str(gate.failure)
     assert gate.ask("3", uuid4(), HASH) is Passage.NOT_COMMITTED
     assert states(ready_ledger)["1"] == "sending"
+
+
+def ask_beside(gate: Gate, user_id: str, answers: list[Passage]) -> threading.Thread:
+    """A lane that asks in a thread of its own; returns once its question waits for a group."""
+    thread = threading.Thread(target=lambda: answers.append(gate.ask(user_id, uuid4(), HASH)))
+    thread.start()
+    while not gate._questions:
+        pass
+    return thread
+
+
+NOT_AN_OUTCOME: Any = "sent"
+"""Instead of a RecordedAs: a fault of the package's own, which no retry can mend."""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_fault_of_the_gates_own_is_told_to_whoever_waits_and_nobody_passes(
+    ledger_database: str, ready_ledger, stopped: bool
+) -> None:
+    answers: list[Passage] = []
+    with open_gate(ledger_database) as gate:
+        gate.gather_seconds = 60.0
+        lane = ask_beside(gate, "1", answers)
+        gate.record(Record("2", uuid4(), NOT_AN_OUTCOME))
+        if stopped:
+            gate.stop()
+        gate.commit_now()
+        lane.join()
+        assert not gate.flush(timeout=20)
+        assert "the gate could not go on (AttributeError); 1 outcomes were not recorded" in str(gate.failure)
+        assert gate.ask("3", uuid4(), HASH) is Passage.NOT_COMMITTED
+    assert answers == [Passage.NOT_COMMITTED]
+    assert set(states(ready_ledger).values()) == {"ready"}
+
+
+def test_question_that_no_group_has_taken_is_answered_when_the_gate_closes(
+    ledger_database: str, ready_ledger
+) -> None:
+    answers: list[Passage] = []
+    with open_gate(ledger_database) as gate:
+        gate.gather_seconds = 60.0
+        lane = ask_beside(gate, "1", answers)
+        assert not gate.close(timeout=0)
+        lane.join()
+    assert answers == [Passage.NOT_COMMITTED]
+    assert set(states(ready_ledger).values()) == {"ready"}
+
+
+def test_commit_that_the_server_answers_with_a_rollback_lets_nobody_pass(
+    ledger_database: str, ready_ledger
+) -> None:
+    """A constraint that is only looked at by COMMIT, as a team may add one to its ledger."""
+    ready_ledger.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'not now'; END $$;"
+        " CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON lifecycle.sends DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.state = 'sending') EXECUTE FUNCTION refuse()"
+    )
+    with open_gate(ledger_database) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.NOT_COMMITTED
+        assert gate.flush(timeout=20)
+    assert states(ready_ledger)["1"] == "ready"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -173,3 +174,32 @@ def test_two_people_at_once_settle_once(ledger_database: str) -> None:
         with pytest.raises(LedgerError, match="nothing of campaign"):
             hand(other, ALL, SettleAs.SEND_AGAIN)
         assert states(ledger) == {"1": "sent"}
+
+
+def test_batch_that_a_task_takes_while_a_person_settles_changes_nothing(ledger_database: str) -> None:
+    """The person has read the doubt before the task took the lease, and comes to write only afterwards."""
+    refused: list[str] = []
+
+    def settling() -> None:
+        with connect(ledger_database) as ledger, pytest.raises(LedgerError) as refusal:
+            hand(ledger, ALL, SettleAs.SEND_AGAIN)
+        refused.append(str(refusal.value))
+
+    with connect(ledger_database) as ledger, connect(ledger_database) as holder:
+        add_cohort(ledger)
+        make_doubts(ledger, ["1"])
+        with holder.transaction():
+            holder.execute("SELECT FROM lifecycle.sends FOR UPDATE")
+            thread = threading.Thread(target=settling)
+            thread.start()
+            while not ledger.execute(
+                "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                " WHERE NOT granted AND datname = current_database()"
+            ).fetchone():
+                pass
+            ledger.execute(
+                "UPDATE lifecycle.batches SET lease_holder = gen_random_uuid(), lease_until = now() + interval '1 minute'"
+            )
+        thread.join()
+        assert states(ledger) == {"1": "in_doubt"}
+    assert "a task has begun to send these batches again; nothing was changed" in refused[0]

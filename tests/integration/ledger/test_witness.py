@@ -256,3 +256,19 @@ def test_witness_that_cannot_be_used_is_one_clear_error(ledger_database: str, tm
     with pytest.raises(ConfigurationError, match="write an absolute path"):
         witness_of("witness.json")
     assert witness_of("") is None
+
+
+def test_witness_that_cannot_be_written_is_one_clear_error(
+    ledger_database: str, empty_database: str, tmp_path: Path
+) -> None:
+    no_room_for_a_suffix = FileWitness(tmp_path / ("w" * 250))
+    in_database = witness_of(empty_database)
+    with connect(ledger_database) as ledger, connect(empty_database) as other:
+        with pytest.raises(
+            LedgerError, match=r"cannot be written \(File name too long\), so nothing is sent"
+        ):
+            watch(ledger, no_room_for_a_suffix)
+        watch(ledger, in_database)
+        other.execute("ALTER TABLE lifecycle_witness ADD CHECK (false) NOT VALID")
+        with pytest.raises(LedgerError, match="witness database cannot be written"):
+            watch(ledger, in_database)

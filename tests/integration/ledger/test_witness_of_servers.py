@@ -202,6 +202,17 @@ def test_fsync_off_refuses_to_send(ledger_of_owner: str, server: PostgresServer)
         assert "fsync is off" in "".join(reconcile(ledger, make_campaign(), [COHORT_DATE]).problems)
 
 
+def test_full_page_writes_off_is_warned_of(ledger_of_owner: str, server: PostgresServer) -> None:
+    with server.connect() as superuser:
+        superuser.execute("ALTER SYSTEM SET full_page_writes = off")
+        superuser.execute("SELECT pg_reload_conf()")
+        while superuser.execute("SHOW full_page_writes").fetchone() == ("on",):
+            pass
+    with connect(ledger_of_owner) as ledger:
+        [warning] = [words for words in durability_warnings(ledger, None) if "full_page_writes" in words]
+    assert "a crash could damage the ledger" in warning
+
+
 def test_server_that_does_not_tell_its_identity_still_sends_and_is_warned_of(
     ledger_of_owner: str, server: PostgresServer
 ) -> None:
