@@ -12,7 +12,8 @@ BIN := .venv/bin
 BROWSER_DRIVER := playwright==1.65.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test flaky check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage browser stories
+.PHONY: help setup up down demo test flaky check lock pictures cap-rounds incident acceptance chaos mta-cuts model mutants coverage browser stories \
+  bench bench-peers bench-million
 
 help: ## Show every target in a line
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +64,15 @@ acceptance: setup ## Send 10,000 users a day's mail on Celery as docker-compose.
 
 mta-cuts: setup ## Cut the dialogue with a real Postfix at every point (needs Postfix and root)
 	@$(BIN)/python -m reliability.mta_cuts
+
+bench: setup ## Compare with smtp-source, smtplib and EmailOperator on this machine (SIZE=20000 mails a round)
+	@$(BIN)/python -m bench $(if $(SIZE),--size $(SIZE)) $(ARGS)
+
+bench-peers: setup ## The same with django-post_office and Nodemailer beside it (needs node and npm)
+	@$(BIN)/python -m bench $(if $(SIZE),--size $(SIZE)) --peers $(STATE_DIR)/bench-peers $(ARGS)
+
+bench-million: setup ## Send a day of SIZE=1000000 users in a real Airflow, from trigger to success
+	@$(BIN)/python -m bench.million $(if $(SIZE),--size $(SIZE)) $(ARGS)
 
 check: setup ## Lint, format, types, and whether generated files, the lock and docker-compose.yaml are in step
 	$(BIN)/ruff check .

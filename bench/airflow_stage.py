@@ -109,7 +109,6 @@ def running_airflow(
     folder: Path,
     server: PostgresServer,
     sink: Sink,
-    include: Path,
     sizes: Sequence[int],
     *,
     mapped_users: int = 1,
@@ -117,7 +116,8 @@ def running_airflow(
 ) -> Iterator[BenchedAirflow]:
     """Start Airflow with a source of ``sizes`` users a day, ready to be told to send; stop it at the end.
 
-    ``slots``: how many sending tasks may run at once. StackError: a part does not start.
+    ``folder`` holds the include folder, and gets the rest. ``slots``: how many sending tasks may run at once.
+    StackError: a part does not start.
     """
     for name in DATABASES:
         server.create_database(name)
@@ -127,9 +127,8 @@ def running_airflow(
         migrate(ledger)
     dags = folder / "dags"
     shutil.copytree(ROOT / "bench" / "airflow_dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(include, folder / "include", dirs_exist_ok=True)
     (dags / "memory").mkdir()
-    (dags / "mails.json").write_text(json.dumps(_mapped(include, mapped_users)))
+    (dags / "mails.json").write_text(json.dumps(_mapped(folder / "include", mapped_users)))
     settings = Settings(
         state=folder / "airflow",
         postgres_port=server.port,

@@ -36,8 +36,6 @@ CAMPAIGN = "bench"
 NO_CAP = (CapRule("no_cap", 1000, timedelta(days=1)),)
 LEDGER_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
 MOST_PER_BATCH = 10_000
-BATCHES = 4
-"""Batches of each process: so that also whoever sends a quarter of the load has some for each."""
 _ADD_USERS = """
 INSERT INTO users (user_id, email, full_name, created_at)
 SELECT
@@ -73,8 +71,11 @@ class Place:
         return load_campaign(self.include, CAMPAIGN)
 
 
-def make_include(folder: Path, load: Load) -> Path:
-    """The repository's example campaign as `CAMPAIGN`, with more connections and no limit on old cohorts."""
+def make_include(folder: Path, load: Load, batches: int = 4) -> Path:
+    """The repository's example campaign as `CAMPAIGN`, with more connections and no limit on old cohorts.
+
+    ``batches``: how many each process gets, as long as they are not too large.
+    """
     include = folder / "include"
     shutil.copytree(ROOT / "include", include)
     fields = yaml.safe_load((include / "campaigns" / "day4_follow_up.yaml").read_text())
@@ -82,7 +83,7 @@ def make_include(folder: Path, load: Load) -> Path:
         "id": CAMPAIGN,
         "schedule": f"0 {(datetime.now(UTC).hour + 12) % 24} * * *",  # not while the bench is running
         "max_lateness_days": 3650,
-        "batch_size": max(1, min(MOST_PER_BATCH, load.size // load.processes // BATCHES)),
+        "batch_size": max(1, min(MOST_PER_BATCH, load.size // load.processes // batches)),
         "connections": load.connections,
         "volume": "off",
     }

@@ -1,4 +1,4 @@
-"""The package's own daily DAG, as a team would have it in its Airflow; its tasks note how much memory they took."""
+"""The package's own daily DAG, as a team has it in its Airflow; its tasks note what memory they took."""
 
 from datetime import UTC, datetime, timedelta
 

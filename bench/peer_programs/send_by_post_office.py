@@ -1,8 +1,8 @@
 """Send mails by django-post_office with queueing: `python send_by_post_office.py PORT SIZE [--tls]`.
 
 Runs in an environment of its own that has Django; its database is DATABASE_URL. Reads the mail to send from
-standard input as JSON: sender, subject, text, html. Prints what it took as JSON: first all mails are queued, then 2 processes of 8 threads
-send them, as its documentation proposes for many mails.
+standard input as JSON: sender, subject, text, html. Prints what it took as JSON: first all
+mails are queued, then 2 processes of 8 threads send them.
 """
 
 import json
