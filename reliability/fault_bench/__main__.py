@@ -186,11 +186,15 @@ def _show(result: Result, rows: list[Row], number: int, tasks: int, started: flo
 
 
 def _in_a_word(seen: Observation | None) -> str:
-    """Say whether the promise held; where it did not, by what, of which a missing protection is known."""
-    if seen is None or seen.holds:
-        return "holds" if seen else "fails"
+    """Say whether the promise held, and the figures: of a missing protection they say what it costs."""
+    if seen is None:
+        return "fails"
+    verdict = "holds" if seen.holds else "fails"
     doubts = f"{seen.in_doubt} in doubt of {seen.in_doubt_expected} expected"
-    return f"fails: {seen.max_copies} copies at most, {seen.lost} lost, {doubts}"
+    return (
+        f"{verdict}, {seen.runs} runs, {seen.kills} kills, {seen.max_copies} copies at most, {seen.lost} lost, "
+        f"{doubts}"
+    )
 
 
 def _played(row: Row, number: int, results: list[Result]) -> Played:
