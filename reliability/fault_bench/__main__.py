@@ -190,10 +190,9 @@ def _in_a_word(seen: Observation | None) -> str:
     if seen is None:
         return "fails"
     verdict = "holds" if seen.holds else "fails"
-    doubts = f"{seen.in_doubt} in doubt of {seen.in_doubt_expected} expected"
     return (
-        f"{verdict}, {seen.runs} runs, {seen.kills} kills, {seen.max_copies} copies at most, {seen.lost} lost, "
-        f"{doubts}"
+        f"{verdict}, {seen.runs} runs, {seen.kills} kills, {seen.max_copies} copies at most, {seen.lost} lost,"
+        f" {seen.in_doubt} in doubt of {seen.in_doubt_expected} expected"
     )
 
 
