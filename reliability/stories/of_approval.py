@@ -1,4 +1,4 @@
-"""Who may do what: a cohort of fifty times the usual size before a person, and a viewer who tries everything."""
+"""Who may do what: fifty times the usual size before a person, and a viewer who tries everything."""
 
 from __future__ import annotations
 
