@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
@@ -52,6 +52,36 @@ def test_filter_holds_the_suppressed_and_counts_the_sent(ledger_database: str) -
         filtered = filter_ledger(ledger, CAMPAIGN, [COHORT_DATE])
         assert states(ledger) == {"1": "held/suppressed", "2": "held/suppressed", "3": "planned", "4": "sent"}
     assert (filtered.held, filtered.already_sent, filtered.to_judge) == ({"suppressed": 2}, 1, 1)
+
+
+def test_rows_to_judge_leave_out_nobody_whom_the_judgement_holds(ledger_database: str) -> None:
+    """The filter looks at these rows only; sorting others out must never be more than a short cut."""
+    late = COHORT_DATE - timedelta(days=1)
+    of_address, of_another = b"a" * 16, b"b" * 16
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_cohort(ledger, cohort_date=late, not_after=datetime(2026, 5, 2, tzinfo=UTC))
+        add_sends(ledger, ["named", "named here", "named elsewhere", "free"])
+        add_sends(ledger, ["address"], state="ready", address_hash=of_address)
+        add_sends(ledger, ["another address"], address_hash=of_another)
+        add_sends(ledger, ["late"], cohort_date=late)
+        suppress(ledger, user_id="named", reason="unsubscribed")
+        suppress(ledger, user_id="named here", campaign_id="day4_follow_up", reason="asked for it")
+        suppress(ledger, user_id="named elsewhere", campaign_id="another_campaign", reason="not this one")
+        ledger.execute(
+            "INSERT INTO lifecycle.suppressions (address_hash, reason, suppressed_by) VALUES (%s, 'x', 'x')",
+            (of_address,),
+        )
+        held, to_judge = (
+            {user for (user,) in ledger.execute(f"SELECT user_id FROM lifecycle.judgement WHERE {which}")}
+            for which in (
+                "hold IS NOT NULL",
+                "row_at IN (SELECT lifecycle.rows_to_judge('day4_follow_up', ARRAY[date '2026-05-01', '2026-04-30']))",
+            )
+        )
+    assert held == {"named", "named here", "address", "late"}
+    assert held <= to_judge
+    assert "free" not in to_judge
 
 
 def test_filter_judges_again_who_is_no_longer_suppressed(ledger_database: str) -> None:
