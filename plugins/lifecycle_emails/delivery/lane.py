@@ -50,6 +50,8 @@ class Tally:
         """What the throttle said when it gave no lane a turn."""
         self.failure: Exception | None = None
         """What ended a lane: a connection that could not be opened, or a fault of our own."""
+        self.gate_seconds: tuple[float, float] | None = None
+        """How long a group took at the gate: on average, and the longest; None when there was none."""
 
     def count(self, what: str) -> None:
         """Add one mail that became ``what``."""

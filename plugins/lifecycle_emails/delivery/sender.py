@@ -65,7 +65,8 @@ class Sent:
     ``due_now`` may be sent at once and was not; ``due_later`` wait for ``next_due``. ``stopped_by`` says
     why the group ended early: ``halted``, ``provider_stopped``, ``stop`` (the task was asked to end),
     ``leased`` (another task is at it), or ``throttled`` and ``throttled_for_today``: then
-    ``throttled_until`` says when to come back.
+    ``throttled_until`` says when to come back. ``gate_seconds`` and ``gate_slowest_seconds``: how long a
+    group took at the gate, on average and at most; None when none got there.
     """
 
     sent: int
@@ -79,6 +80,8 @@ class Sent:
     stopped_by: str | None
     seconds: float
     throttled_until: datetime | None = None
+    gate_seconds: float | None = None
+    gate_slowest_seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For XCom: counts only."""
@@ -273,6 +276,8 @@ class _GroupSender:
     def _end_gate(self) -> None:
         timeout = RECORDING_AFTER_STOP_SECONDS if self._stop.is_set() else RECONNECT_FOR_SECONDS
         written = self._gate.close(timeout)
+        if groups := self._gate.groups:
+            self._tally.gate_seconds = self._gate.seconds / groups, self._gate.slowest_seconds
         if self._watch.tripped:
             with ledger_session(self._tools.connect_ledger) as ledger:
                 stop_provider(ledger, self._tools.campaign.smtp_conn_id, self._watch.tripped)
@@ -294,6 +299,7 @@ def _give_back_leases(tools: SendingTools, holder: UUID) -> None:
 
 def _summary(tally: Tally, due: Due, seconds: float, stop: threading.Event) -> Sent:
     counts: Counter[str] = tally.counts()
+    on_average, longest = tally.gate_seconds or (None, None)
     return Sent(
         sent=counts[RecordedAs.SENT],
         rejected=counts[RecordedAs.REJECTED],
@@ -306,4 +312,6 @@ def _summary(tally: Tally, due: Due, seconds: float, stop: threading.Event) -> S
         stopped_by="stop" if stop.is_set() else tally.stopped_by,
         seconds=round(seconds, 3),
         throttled_until=tally.refusal.until if tally.refusal and due.now else None,
+        gate_seconds=on_average,
+        gate_slowest_seconds=longest,
     )

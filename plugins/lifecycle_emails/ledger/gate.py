@@ -116,6 +116,8 @@ class Gate:
         self.new_event: Callable[[], Event] = threading.Event
         """Makes what `ask` waits for; lanes that share a thread must not block it."""
         self.failure: str | None = None
+        self.groups, self.seconds, self.slowest_seconds = 0, 0.0, 0.0
+        """Groups committed so far, how long that took together, and the longest of them."""
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._thread.start()
 
@@ -223,6 +225,7 @@ class Gate:
         return group, [settled[user_id] for user_id in sorted(settled)]
 
     def _commit(self, questions: list[_Question], records: list[Record]) -> None:
+        began = uptime()
         try:
             passages = self._commit_group(questions, records)
         except (psycopg.Error, ValueError) as error:
@@ -234,6 +237,9 @@ class Gate:
             return
         for question in questions:
             question.answer(Passage(passages.get(question.user_id, Passage.LOST)))
+        took = uptime() - began
+        self.groups, self.seconds = self.groups + 1, self.seconds + took
+        self.slowest_seconds = max(self.slowest_seconds, took)
 
     def _commit_group(self, questions: list[_Question], records: list[Record]) -> dict[str, str]:
         """One transaction, one round trip. The answers count only after COMMIT's own answer was read."""

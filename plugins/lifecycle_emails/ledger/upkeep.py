@@ -89,6 +89,11 @@ def sweep(ledger: LedgerConnection, campaign_id: str, cohort_dates: Sequence[dat
         return swept.rowcount
 
 
+def oldest_open_rows(ledger: LedgerConnection) -> list[tuple[str, float]]:
+    """Each campaign with open cohorts, and for how many seconds its oldest open row has been there."""
+    return ledger.execute(query("oldest_open_rows")).fetchall()
+
+
 def _tell_of_doubts(ledger: LedgerConnection, campaign_id: str) -> None:
     with planning_transaction(ledger):
         doubts = ledger.execute(query("doubts_to_tell"), {"campaign": campaign_id}).fetchall()

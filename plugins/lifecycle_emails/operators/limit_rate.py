@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.daily_limit import load_daily_limits
 from lifecycle_emails.frequency_cap import load_cap_rules
+from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.alert_callbacks import AlertCallback, callback_keys
 from lifecycle_emails.operators.campaign_operator import (
     DRY_RUN_REMARK,
@@ -85,6 +86,8 @@ class RateLimitOperator(CampaignOperator):
             f" (alert {limited.alert_id})" if limited.alert_id and not request.dry_run else "",
             limited.over_daily_limit,
         )
+        if not request.dry_run:
+            metrics.count("lifecycle.capped", limited.newly_refused, campaign=campaign.id)
         counts = {name: value for name, value in limited.as_dict().items() if name != "groups"}
         context["ti"].xcom_push(key="counts", value=counts)
         return groups

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from lifecycle_emails.campaign import Campaign, campaign_ids, load_campaign
 from lifecycle_emails.errors import ConfigurationError
+from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.campaign_operator import mistakes_fail_at_once, open_ledger
 from lifecycle_emails.operators.sending_tools import sending_tools
 
@@ -61,7 +62,10 @@ class MaintainOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002  (Airflow's signature)
         """Do one round."""
-        from lifecycle_emails.ledger.upkeep import keep_up  # noqa: PLC0415  (psycopg comes with it)
+        from lifecycle_emails.ledger.upkeep import (  # noqa: PLC0415  (psycopg comes with it)
+            keep_up,
+            oldest_open_rows,
+        )
 
         campaigns = list(campaigns_without_mistakes(self, self.include_dir))
         with mistakes_fail_at_once(), open_ledger(self.ledger_conn_id) as ledger:
@@ -69,6 +73,9 @@ class MaintainOperator(BaseOperator):
                 self._compare_with_witness(ledger)
             finally:  # a witness that cannot be read keeps no doubt from being told
                 done = keep_up(ledger, campaigns, now=datetime.now(UTC), evidence=self.evidence)
+            metrics.count("lifecycle.in_doubt", done.in_doubt)
+            for campaign_id, seconds in oldest_open_rows(ledger):
+                metrics.gauge("lifecycle.oldest_open_row", seconds, campaign=campaign_id)
         self.log.info(
             "%d campaigns: %d mails are newly in doubt, %d were settled by evidence, %d users held as stale,"
             " %d cohorts closed, %d cohorts were never planned, %d old details dropped.",

@@ -13,6 +13,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
 from lifecycle_emails.errors import DeliveryError
+from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.campaign_operator import (
     CampaignOperator,
     mistakes_fail_at_once,
@@ -97,8 +98,19 @@ class SendBatchOperator(CampaignOperator):
             sent.refused_for_now,
             sent.seconds,
         )
+        self._emit(sent)
         self.end_by_what_is_left(context, sent)
         return sent.as_dict()
+
+    def _emit(self, sent: Sent) -> None:
+        tags = {"campaign": self.campaign_id}
+        metrics.count("lifecycle.sent", sent.sent, **tags)
+        metrics.count("lifecycle.rejected", sent.rejected, **tags)
+        metrics.count("lifecycle.in_doubt", sent.in_doubt, **tags)
+        metrics.count("lifecycle.refused_for_now", sent.refused_for_now, **tags)
+        if sent.gate_seconds is not None and sent.gate_slowest_seconds is not None:
+            metrics.timing("lifecycle.gate.duration", sent.gate_seconds, **tags)
+            metrics.timing("lifecycle.gate.slowest", sent.gate_slowest_seconds, **tags)
 
     def on_kill(self) -> None:
         """Stop sending. Airflow calls this on SIGTERM, in the main thread."""
