@@ -112,6 +112,27 @@ def test_event_set_by_another_thread_wakes_its_lane_once(loop: LaneLoop) -> None
     assert sorted(waited) == list(range(10))
 
 
+def test_event_that_is_set_twice_wakes_its_lane_once(loop: LaneLoop) -> None:
+    woken: list[int] = []
+    event, never = loop.event(), loop.event()
+
+    def lane() -> None:
+        event.wait()
+        woken.append(1)
+        never.wait()
+
+    loop.start(lane)
+    loop.start(lambda: (event.set(), event.set()))
+    deadline = later(0.3)
+    loop.run(lambda: time.monotonic() < deadline, lambda: None)
+    assert woken == [1]
+
+
+def test_whoever_waits_outside_of_a_running_loop_is_told_so(loop: LaneLoop) -> None:
+    with pytest.raises(RuntimeError, match=r"a lane waits only in LaneLoop\.run"):
+        loop.event().wait()
+
+
 def test_call_blocks_its_own_lane_only(loop: LaneLoop) -> None:
     begun, order = threading.Event(), []
 

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import ipaddress
+import smtplib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from lifecycle_emails.delivery.lane_loop import LaneLoop
 from lifecycle_emails.delivery.reply import Phase, Verdict
 from lifecycle_emails.delivery.smtp_connection import ConnectionFailed, SmtpConnection
 from lifecycle_emails.delivery.smtp_session import SmtpSession
@@ -341,3 +344,58 @@ def test_write_that_is_not_taken_ends_within_its_own_time(server: ScriptedSmtpSe
 def test_host_name_that_cannot_be_one_is_an_error() -> None:
     error = failure(SmtpSettings("a" * 70 + ".example.com", 25, security="none"))
     assert error.outcome.phase is Phase.CONNECT
+
+
+def test_connection_that_the_server_has_ended_says_so_and_stays_ended(server: ScriptedSmtpServer) -> None:
+    server.on("mail", Eof())
+    connection = SmtpConnection(settings_for(server, security="none"))
+    with pytest.raises(smtplib.SMTPServerDisconnected):
+        connection.ask(b"MAIL FROM:<hello@example.com>\r\n", PATIENCE)
+    assert not connection.is_open
+    connection.interrupt()
+    with pytest.raises(smtplib.SMTPServerDisconnected, match="the server has ended the connection"):
+        connection.send(b"RSET\r\n", PATIENCE)
+    connection.drop()
+    with pytest.raises(smtplib.SMTPServerDisconnected, match="the connection is closed"):
+        connection.send(b"RSET\r\n", PATIENCE)
+    assert server.dialogues[0].verbs == ["EHLO", "MAIL"]
+
+
+def test_fault_of_our_own_while_opening_leaves_no_connection_behind(tls_server: ScriptedSmtpServer) -> None:
+    no_context: Any = object()
+    with pytest.raises(AttributeError):
+        SmtpConnection(settings_for(tls_server, tls_context=no_context))
+    assert tls_server.dialogues[0].ended.wait(PATIENCE)
+
+
+def test_session_that_is_open_is_not_opened_again(server: ScriptedSmtpServer) -> None:
+    session = SmtpSession(settings_for(server, security="none"))
+    session.open()
+    session.open()
+    session.close()
+    assert len(server.dialogues) == 1
+
+
+def test_lane_that_may_not_write_before_it_has_read_waits_for_that(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """TLS under way: to write a byte, the client must first hear from the server."""
+    heard: list[bytes] = []
+    here, there = socket.socketpair()
+
+    def serve() -> None:
+        with server_tls.wrap_socket(there, server_side=True) as secured:
+            heard.append(secured.recv(10))
+
+    thread = threading.Thread(target=serve)
+    client = trusting.wrap_socket(here, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+    loop = LaneLoop()
+    loop.adopt(client)
+    loop.start(lambda: loop.send(client, b"word", time.monotonic() + PATIENCE))
+    thread.start()
+    loop.run(lambda: True, lambda: None)
+    thread.join()
+    loop.forget(client)
+    loop.close()
+    client.close()
+    assert heard == [b"word"]

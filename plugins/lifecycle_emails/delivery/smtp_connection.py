@@ -6,6 +6,8 @@ dot in one go, and tell a refusal from a lost answer only by the type of an exce
 It must not know transactions, nor what a reply means for a message.
 """
 
+from __future__ import annotations
+
 import functools
 import smtplib
 import socket
@@ -13,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from lifecycle_emails.delivery.reply import Outcome, Phase, classify, no_answer
 from lifecycle_emails.delivery.reply_stream import ReplyStream
@@ -71,22 +74,19 @@ class SmtpConnection:
 
     def send(self, data: bytes, seconds: float) -> None:
         """Write all of it. Raises OSError; some of it may have been written then."""
-        smtp, _ = self._standing()
-        if smtp.sock is not None:
-            self._waiting.send(smtp.sock, data, time.monotonic() + seconds)
+        self._waiting.send(self._standing().sock, data, time.monotonic() + seconds)
 
     def reply(self, seconds: float) -> tuple[int, bytes]:
         """Read one whole reply within this time: its code, or -1 where it cannot be read, and its text.
 
         Raises OSError where none comes.
         """
-        _, replies = self._standing()
-        replies.expect(seconds)
+        self._standing().replies.expect(seconds)
         return self._read_reply()
 
     def ask(self, data: bytes, seconds: float) -> tuple[int, bytes]:
         """Write all of it and read the reply, both within this time. Raises OSError as the two do."""
-        self._standing()[1].expect(seconds)
+        self._standing().replies.expect(seconds)
         self.send(data, seconds)
         return self._read_reply()
 
@@ -148,10 +148,9 @@ class SmtpConnection:
                 settings.host, settings.port, local_hostname=hostname, timeout=settings.connect_timeout
             )
         self._smtp = smtp
-        if smtp.sock is not None:
-            # The dot is a small write after a large one: Nagle's algorithm would hold it back until the other
-            # side's delayed acknowledgement, up to 40 ms for every mail.
-            smtp.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The dot is a small write after a large one: Nagle's algorithm would hold it back until the other
+        # side's delayed acknowledgement, up to 40 ms for every mail.
+        _socket_of(smtp).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._read_from_socket(smtp)
 
     def _greet(self) -> Outcome | None:
@@ -180,33 +179,44 @@ class SmtpConnection:
         """Have smtplib read from a stream with deadlines. What came in clear before TLS is not read on."""
         if smtp.file is not None:
             smtp.file.close()
-        if smtp.sock is not None:
-            smtp.file = self._replies = ReplyStream(smtp.sock)
+        smtp.file = self._replies = ReplyStream(_socket_of(smtp))
 
     def _be_waited_for_by(self, waiting: Waiting) -> None:
-        smtp, replies = self._standing()
-        if smtp.sock is not None:
-            waiting.adopt(smtp.sock)
-        self._socket = smtp.sock
+        _, sock, replies = self._standing()
+        waiting.adopt(sock)
+        self._socket = sock
         self._waiting = replies.waiting = waiting
 
     def _read_reply(self) -> tuple[int, bytes]:
-        smtp, replies = self._standing()
+        smtp, _, replies = self._standing()
         code, text = smtp.getreply()
         return (code if replies.is_consistent else -1), text
 
     def _allow(self, seconds: float) -> smtplib.SMTP:
         """Set the time limit for the next write and the replies to it."""
-        smtp, replies = self._standing()
-        if smtp.sock is not None:
-            smtp.sock.settimeout(seconds)
+        smtp, sock, replies = self._standing()
+        sock.settimeout(seconds)
         replies.expect(seconds)
         return smtp
 
-    def _standing(self) -> tuple[smtplib.SMTP, ReplyStream]:
-        if self._smtp is None or self._replies is None or self._smtp.sock is None:
+    def _standing(self) -> _Standing:
+        if self._smtp is None or self._replies is None:
             raise smtplib.SMTPServerDisconnected("the connection is closed")
-        return self._smtp, self._replies
+        return _Standing(self._smtp, _socket_of(self._smtp), self._replies)
+
+
+class _Standing(NamedTuple):
+    """What a connection consists of while it stands."""
+
+    smtp: smtplib.SMTP
+    sock: socket.socket
+    replies: ReplyStream
+
+
+def _socket_of(smtp: smtplib.SMTP) -> socket.socket:
+    if smtp.sock is None:  # smtplib has read the connection's end
+        raise smtplib.SMTPServerDisconnected("the server has ended the connection")
+    return smtp.sock
 
 
 def _attempt(phase: Phase, step: Callable[[], Outcome | None]) -> Outcome | None:
