@@ -81,9 +81,12 @@ def run(folder: Path, server: PostgresServer, options: argparse.Namespace) -> tu
         migrate(ledger)
     with ScriptedSmtpServer() as smtp:
         urls = server.url("throttle_ledger"), server.url("throttle_source")
-        daily_run = DailyRun(folder, *urls, smtp.port, connections=options.connections, batch_size=10)
+        # Half more users than can be mailed in the time, in batches enough for those that start anew, too.
+        users = int(options.rate * options.seconds * 1.5) + 100
+        batch_size = max(10, users // (3 * options.workers))
+        daily_run = DailyRun(folder, *urls, smtp.port, connections=options.connections, batch_size=batch_size)
         try:
-            _plan(daily_run, int(options.rate * options.seconds * 1.5) + 100, options)
+            _plan(daily_run, users, options)
             kills = _work(daily_run, smtp, options)
         finally:
             daily_run.close()
