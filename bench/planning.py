@@ -144,17 +144,16 @@ class Place:
 
     @contextmanager
     def _process(self) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "bench.planning_process",
              str(self._include), *self._urls, str(self._postmaster)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def _planned(self, process: subprocess.Popen[str], size: int, campaign: str, day: date) -> Planned:
         meter = Meter(self._postmaster)
@@ -216,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     growth.append((history, planned))
                     show_planned(planned, history, options.queries)
             if not history and options.campaigns > 1:
-                size = max(1000, options.size // 50)
+                size = min(options.size, max(1000, options.size // 50))
                 each = place.plan(size, [f"bench{number}" for number in range(1, options.campaigns + 1)])
                 figures["campaigns"] = campaigns_figures(each)
             place.close()
@@ -226,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _sizes(size: int) -> list[int]:
-    return [part for part in (size // 100, size // 10, size) if part >= 1000]
+    return [part for part in (size // 100, size // 10) if part >= 1000] + [size]
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
