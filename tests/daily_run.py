@@ -12,6 +12,7 @@ import psycopg
 
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import Campaign, load_campaign
+from lifecycle_emails.daily_limit import load_daily_limits
 from lifecycle_emails.delivery.sender import SendingTools, Sent, send_group
 from lifecycle_emails.delivery.smtp_session import SmtpSettings
 from lifecycle_emails.frequency_cap import CapRule
@@ -111,7 +112,16 @@ class DailyRun:
         """The steps up to groups to send."""
         dates = self.extract(cohort_date, with_earlier=with_earlier).cohort_dates
         filter_ledger(self.ledger, self.campaign, dates)
-        return limit_rate(self.ledger, self.campaign, rules, dates, callbacks=(), run="test", max_groups=1024)
+        return limit_rate(
+            self.ledger,
+            self.campaign,
+            rules,
+            dates,
+            callbacks=(),
+            run="test",
+            max_groups=1024,
+            daily_limits=load_daily_limits(self.include.path, self.campaign),
+        )
 
     def send(self, limited: Limited) -> list[Sent]:
         """Send every group, one after another."""

@@ -111,10 +111,13 @@ class ReconcileOperator(BaseSensorOperator):
         if not completed:
             self.outlets = []  # Airflow makes an event of every outlet of a task that succeeds
             return
-        counts = {day.isoformat(): dict(users) for day, users in completed.items()}
+        counts = {day.isoformat(): users for day, users in completed.items()}
         event = context["outlet_events"][completed_cohorts(self.campaign_id)]
         event.add_partitions(list(counts))
-        event.extra = {"campaign": self.campaign_id, "cohorts": counts}
+        event.extra = {
+            "campaign": self.campaign_id,
+            "cohorts": {day: {**users} for day, users in counts.items()},
+        }
         self.log.info(
             "Complete: %s.",
             ", ".join(f"cohort {day} ({users['sent']} sent)" for day, users in counts.items()),
