@@ -192,8 +192,8 @@ def test_input_that_nobody_waits_for_keeps_no_processor_busy(loop: LaneLoop, pai
         assert loop.receive(one, later()) == b"unasked"
 
     loop.adopt(one)
-    other.send(b"first")
     loop.start(lane)
+    loop.start(lambda: other.send(b"first"))  # by then the lane waits, and is registered
     timer = threading.Timer(0.5, event.set)
     timer.start()
     loop.run(lambda: True, lambda: turns.append(None))

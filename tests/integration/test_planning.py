@@ -10,10 +10,10 @@ from itertools import pairwise
 import psycopg
 import pytest
 
-from lifecycle_emails.errors import SourceError
+from lifecycle_emails.errors import LedgerError, SourceError
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.dry_run import dry_run
-from lifecycle_emails.ledger.planning import extract_cohort, frozen_cohort
+from lifecycle_emails.ledger.planning import extract_cohort, frozen_cohort, planned_cohort
 from tests.daily_run import NO_CAP, DailyRun, today
 from tests.integration.ledger.rows import let_time_pass
 
@@ -234,6 +234,27 @@ def test_dry_run_counts_and_changes_nothing(daily_run: DailyRun) -> None:
     assert (result.extracted.new, result.limited.ready if result.limited else None) == (10, 10)
     for table in tables:
         assert daily_run.ledger.execute(f"SELECT count(*) FROM lifecycle.{table}").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("upto", "filtered", "limited"),
+    [("extract", False, False), ("filter", True, False), ("limit", True, True)],
+)
+def test_dry_run_goes_as_far_as_it_is_asked_to(
+    daily_run: DailyRun, upto: str, filtered: bool, limited: bool
+) -> None:
+    daily_run.add_users(1)
+    tried = dry_run(
+        daily_run.ledger, daily_run.source, daily_run.campaign, daily_run.audience, NO_CAP, today(),
+        with_earlier=False, upto=upto,
+    )  # fmt: skip
+    assert (tried.filtered is not None, tried.limited is not None) == (filtered, limited)
+    assert daily_run.states() == {}
+
+
+def test_cohort_that_was_never_planned_is_one_clear_error(daily_run: DailyRun) -> None:
+    with pytest.raises(LedgerError, match=f"no cohort {today()} of welcome; run its extract_cohort"):
+        planned_cohort(daily_run.ledger, "welcome", today())
 
 
 @pytest.mark.parametrize("count", [0, 1, 1025])

@@ -141,7 +141,6 @@ class _GroupSender:
         self._tally = tally
         self._stop = stop
         self._watch: RefusalWatch[Record] = RefusalWatch()
-        self._probe = probe
         self._shown_at = time.monotonic()
         terms = GateTerms(
             campaign_id=tools.campaign.id,
@@ -252,13 +251,10 @@ class _GroupSender:
     def _release_rejections(self) -> None:
         """At the end of a pass: what is proven is rejected; what is not stays recorded as refused for now.
 
-        A probe proves nothing about its recipient: its provider is stopped for refusing everybody.
+        Of a probe's one mail nothing is ever proven: that takes another mail, which was accepted.
         """
         proven, unproven = self._watch.drain()
         for rejection in proven:
-            if self._probe:
-                unproven.append(rejection)
-                continue
             self._gate.record(rejection)
             self._tally.count(RecordedAs.REJECTED)
         for _ in unproven:

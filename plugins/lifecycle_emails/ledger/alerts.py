@@ -68,8 +68,7 @@ def record_limit_exceeded(
     for user_id, slot_campaign, state, at in ledger.execute(
         query("slots_of_users"), {"user_ids": named, "longest_window": longest}
     ):
-        if slot_campaign != campaign.id:
-            slots[user_id].append({"campaign": slot_campaign, "state": state, "at": at and at.isoformat()})
+        slots[user_id].append({"campaign": slot_campaign, "state": state, "at": at and at.isoformat()})
     broken = {refusal.rule for refusal in refusals}
     facts = {
         "users": len(users),

@@ -35,11 +35,10 @@ def migrations() -> tuple[Migration, ...]:
     """All migrations that ship with the package, in order."""
     folder = files("lifecycle_emails") / "sql" / "migrations"
     found = []
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".sql"):
-            text = file.read_bytes()
-            number, name = file.name.removesuffix(".sql").split("_", 1)
-            found.append(Migration(int(number), name, text, hashlib.sha256(text).hexdigest()))
+    for file_name in sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql")):
+        text = (folder / file_name).read_bytes()
+        number, name = file_name.removesuffix(".sql").split("_", 1)
+        found.append(Migration(int(number), name, text, hashlib.sha256(text).hexdigest()))
     return tuple(found)
 
 

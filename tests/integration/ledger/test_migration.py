@@ -48,3 +48,13 @@ def test_ledger_of_another_package_is_refused(ledger_database: str, change: str,
 
 def test_migrations_are_numbered_without_gaps() -> None:
     assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_server_that_is_too_old_is_refused_and_left_as_it_is(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.ledger.migration.MINIMUM_SERVER_VERSION", 990_000)
+    with connect(empty_database) as connection:
+        with pytest.raises(LedgerError, match="needs PostgreSQL 15 or newer; this server is version"):
+            migrate(connection)
+        assert connection.execute("SELECT to_regnamespace('lifecycle')").fetchone() == (None,)
