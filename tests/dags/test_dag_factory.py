@@ -78,6 +78,24 @@ def test_lifecycle_dag_takes_schedule_and_names_from_the_campaign(project: Proje
     assert "Ask the growth team about this Airflow DAG." in dag.doc_md
 
 
+def test_clear_takes_the_newest_version_of_a_dag_bundle(project: Project) -> None:
+    """A mended template goes out when a task is cleared, from a git bundle too; a DAG file may say otherwise."""
+    project.write_dag()
+    assert only_dag(project.parse()).rerun_with_latest_version is True
+    project.write_dag(
+        call='lifecycle_dag("welcome", on_limit_exceeded=[print], rerun_with_latest_version=False)'
+    )
+    assert only_dag(project.parse()).rerun_with_latest_version is False
+
+
+def test_dry_run_reports_go_where_the_dag_file_says(project: Project) -> None:
+    project.write_dag(
+        call='lifecycle_dag("welcome", on_limit_exceeded=[print], dry_run_reports="s3://aws@bucket/dry-runs")'
+    )
+    dag = only_dag(project.parse())
+    assert dag.get_task("limit_rate").dry_run_reports == "s3://aws@bucket/dry-runs"
+
+
 def test_lifecycle_dag_takes_overrides_from_the_dag_file(project: Project) -> None:
     project.write_dag(
         call=(

@@ -1,7 +1,9 @@
 """The daily DAG from beginning to end: real tasks, a real Postgres, real SMTP. The catcher's store is the judge."""
 
+import csv
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,6 +241,37 @@ def test_dry_run_keeps_and_sends_nothing(daily: DailyDag, capfd: pytest.CaptureF
     assert "3 users would be mailed" in capfd.readouterr().out
     assert daily.copies() == {}
     assert daily.ledger.execute("SELECT count(*) FROM lifecycle.cohorts").fetchone() == (0,)
+    assert daily.states() == {}
+
+
+def test_dry_run_names_everybody_in_the_log_and_in_a_file(
+    daily: DailyDag, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    dag_file = daily.project.dags / f"{CAMPAIGN}.py"
+    reports = f'    dry_run_reports="file://{tmp_path}/dry-runs",\n'
+    dag_file.write_text(dag_file.read_text().replace("    on_limit", f"{reports}    on_limit"))
+    daily.add_users(1, 2, 3)
+    daily.ledger.execute(
+        "INSERT INTO lifecycle.suppressions (user_id, reason, suppressed_by) VALUES ('2', 'asked', 'a test')"
+    )
+    cohort = today() - timedelta(days=4)
+
+    run = daily.run(run_conf={"cohort_date": cohort.isoformat(), "dry_run": True})
+
+    [limit_rate] = [task for task in run.get_task_instances() if task.task_id == "limit_rate"]
+    report = limit_rate.xcom_pull(task_ids="limit_rate", key="dry_run_report")
+    said = capfd.readouterr().out
+    assert f"A row for each user: {report}" in said
+    assert f"{CAMPAIGN}, cohort {cohort}, would_be_sent: 1, 3" in said
+    with Path(report.removeprefix("file://")).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["user_id"]: row["outcome"] for row in rows} == {
+        "1": "would_be_sent",
+        "2": "suppressed",
+        "3": "would_be_sent",
+    }
+    assert {row["cohort_date"] for row in rows} == {cohort.isoformat()}
+    assert daily.copies() == {}
     assert daily.states() == {}
 
 

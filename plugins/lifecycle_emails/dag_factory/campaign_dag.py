@@ -50,6 +50,7 @@ def lifecycle_dag(
     include_dir: str | Path | None = None,
     ledger_conn_id: str = "lifecycle_ledger",
     pool: str = POOL,
+    dry_run_reports: str | None = None,
     **dag_overrides: Any,
 ) -> DAG:
     """Build the daily DAG of a campaign.
@@ -63,6 +64,8 @@ def lifecycle_dag(
         folder; by default ``../include``.
     :param ledger_conn_id: Airflow connection to the Postgres database with the sends ledger.
     :param pool: Airflow pool of the sending tasks.
+    :param dry_run_reports: where dry runs write a CSV file with a row for each user: an object storage path
+        of a folder, such as ``s3://conn_id@bucket/dry-runs`` or ``file:///srv/dry-runs``.
     :param dag_overrides: further arguments for the DAG, such as ``start_date``. ``tags`` and ``default_args``
         are added to the campaign's own; the schedule is the campaign file's alone.
     :raises ConfigurationError: the campaign file has a mistake, the DAG file's name differs from the
@@ -98,7 +101,7 @@ def lifecycle_dag(
     )
     dag.fileloc = str(dag_file)
     with dag:
-        _daily_tasks(campaign, str(include), ledger_conn_id, callbacks, pool)
+        _daily_tasks(campaign, str(include), ledger_conn_id, callbacks, pool, dry_run_reports)
     return dag
 
 
@@ -108,6 +111,7 @@ def _daily_tasks(
     ledger_conn_id: str,
     callbacks: Sequence[AlertCallback],
     pool: str,
+    dry_run_reports: str | None,
 ) -> None:
     of_campaign: dict[str, Any] = {
         "campaign_id": campaign.id,
@@ -132,7 +136,13 @@ def _daily_tasks(
         doc_md=TASK_DOCS["check_volume"],
         **of_campaign,
     )
-    sending = _sending_tasks(("limit_rate", "send_batch", "alert"), of_campaign, callbacks, pool)
+    sending = _sending_tasks(
+        ("limit_rate", "send_batch", "alert"),
+        of_campaign,
+        callbacks,
+        pool,
+        dry_run_reports=dry_run_reports,
+    )
     with TaskGroup("approval", prefix_group_id=False, tooltip="Only for cohorts of unusual size"):
         asked = ApproveVolumeOperator(
             task_id="approve_volume",
@@ -172,7 +182,7 @@ def _sending_tasks(
     of_campaign: dict[str, Any],
     callbacks: Sequence[AlertCallback],
     pool: str,
-    **cohorts: str,
+    **of_limit: Any,
 ) -> tuple[Any, Any, Any]:
     """Give the tasks that reserve slots, send, and tell the team: of the run, or of what was approved."""
     limit_id, send_id, alert_id = task_ids
@@ -182,7 +192,7 @@ def _sending_tasks(
         execution_timeout=SET_STEP_TIMEOUT,
         doc_md=TASK_DOCS[limit_id],
         **of_campaign,
-        **cohorts,
+        **of_limit,
     )
     send = SendBatchOperator.partial(
         task_id=send_id,
@@ -209,7 +219,10 @@ def _params() -> dict[str, Param]:
             False,
             type="boolean",
             title="Dry run",
-            description="Show how many would be mailed, capped and held. Nothing is sent, reserved or kept.",
+            description=(
+                "Name everybody who would be mailed, capped or held, in the log of limit_rate, and find mails"
+                " that cannot be rendered. Nothing is sent, reserved or kept."
+            ),
         ),
         "cohort_date": Param(
             None,

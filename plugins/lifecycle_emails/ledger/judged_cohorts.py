@@ -41,6 +41,8 @@ class RunToTry:
     with_earlier: bool = False
     """Whether the run also takes the campaign's earlier cohorts that are not finished."""
     daily_limits: tuple[DailyLimit, ...] = ()
+    max_lateness_days: int | None = None
+    """The run's own, shorter deadline, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _judge(
         ledger, source, one.campaign, one.audience, one.cohort_date, with_earlier=one.with_earlier
     )
     judged.elsewhere += extracted.elsewhere
-    filter_ledger(ledger, one.campaign, extracted.cohort_dates)
+    filter_ledger(ledger, one.campaign, extracted.cohort_dates, max_lateness_days=one.max_lateness_days)
     limit_rate(
         ledger,
         one.campaign,
@@ -138,6 +140,7 @@ def _judge(
         run="dry run",
         max_groups=1024,
         daily_limits=one.daily_limits,
+        max_lateness_days=one.max_lateness_days,
     )
     for day in extracted.cohort_dates:
         judged.add(ledger, one, planned_cohort(ledger, one.campaign.id, day))

@@ -22,6 +22,7 @@ from lifecycle_emails.operators.campaign_operator import (
     open_ledger,
     written_dates,
 )
+from lifecycle_emails.operators.named_dry_run import name_everybody, report_path
 from lifecycle_emails.operators.run_request import RunRequest
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class RateLimitOperator(CampaignOperator):
     or were refused it, are left as they are. In a dry run nothing is kept.
 
     Returns the groups of batches to send, one for each mapped SendBatchOperator: every group with ready
-    users, whichever run made them ready. A dry run returns none. The counts are in the XCom ``counts``.
+    users, whichever run made them ready. A dry run returns none. The counts are in the XCom ``counts``, and
+    where a dry run's report stands in ``dry_run_report``.
 
     :param campaign_id: the campaign's id, the name of its file without ``.yaml`` (templated)
     :param include_dir: folder that holds ``campaigns/``, ``audiences/`` and ``templates/`` (templated)
@@ -45,9 +47,11 @@ class RateLimitOperator(CampaignOperator):
     :param callbacks: what the AlertOperator will call; recorded with each alert as its recipients
     :param cohorts_from: id of the task whose result names the cohorts to work on: ExtractCohortOperator's, or
         RecordApprovalOperator's. Ends as skipped when it names none.
+    :param dry_run_reports: object storage path of a folder, such as ``s3://conn_id@bucket/dry-runs``: a dry
+        run writes a CSV file there, with a row for each user (templated)
     """
 
-    template_fields: Sequence[str] = CampaignOperator.template_fields
+    template_fields: Sequence[str] = (*CampaignOperator.template_fields, "dry_run_reports")
     ui_color = "#e8f3ec"
 
     def __init__(
@@ -55,11 +59,13 @@ class RateLimitOperator(CampaignOperator):
         *,
         callbacks: Sequence[AlertCallback] = (),
         cohorts_from: str = EXTRACT_TASK_ID,
+        dry_run_reports: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.callbacks = callbacks
         self.cohorts_from = cohorts_from
+        self.dry_run_reports = dry_run_reports
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Reserve slots in the run's cohorts."""
@@ -69,25 +75,22 @@ class RateLimitOperator(CampaignOperator):
             if not cohorts:
                 raise AirflowSkipException("There is no cohort to work on.")
             if request.dry_run:
-                limited, groups = self._limit_without_keeping(campaign, request), []
-            else:
-                limited = self._limit(campaign, request, cohorts)
-                groups = [_for_xcom(group) for group in limited.groups]
+                return self._name_everybody(campaign, request, context)
+            limited = self._limit(campaign, request, cohorts)
+            groups = [_for_xcom(group) for group in limited.groups]
         self.log.info(
-            "%sCampaign %s, %s: %d users %s; %d held by the frequency cap, %d of them newly%s; %d held by"
-            " the daily limit.",
-            DRY_RUN_REMARK if request.dry_run else "",
+            "Campaign %s, %s: %d users are ready, for %d tasks to mail; %d held by the frequency cap, %d of"
+            " them newly%s; %d held by the daily limit.",
             campaign.id,
             written_dates(cohorts),
             limited.ready,
-            "would be mailed" if request.dry_run else f"are ready, for {len(groups)} tasks to mail",
+            len(groups),
             limited.capped,
             limited.newly_refused,
-            f" (alert {limited.alert_id})" if limited.alert_id and not request.dry_run else "",
+            f" (alert {limited.alert_id})" if limited.alert_id else "",
             limited.over_daily_limit,
         )
-        if not request.dry_run:
-            metrics.count("lifecycle.capped", limited.newly_refused, campaign=campaign.id)
+        metrics.count("lifecycle.capped", limited.newly_refused, campaign=campaign.id)
         counts = {name: value for name, value in limited.as_dict().items() if name != "groups"}
         context["ti"].xcom_push(key="counts", value=counts)
         return groups
@@ -121,10 +124,31 @@ class RateLimitOperator(CampaignOperator):
             )
         return limited
 
-    def _limit_without_keeping(self, campaign: Campaign, request: RunRequest) -> "Limited":
-        would_be = self.plan_without_keeping(campaign, request, "limit").limited
-        assert would_be is not None  # noqa: S101  (asked for)
-        return would_be
+    def _name_everybody(
+        self, campaign: Campaign, request: RunRequest, context: Context
+    ) -> list[dict[str, Any]]:
+        reports = self.dry_run_reports
+        path = None if reports is None else report_path(reports, campaign, request)
+        report = name_everybody(
+            campaign,
+            request,
+            include_dir=Path(self.include_dir),
+            ledger_conn_id=self.ledger_conn_id,
+            path=path,
+        )
+        self.log.info(
+            "%sCampaign %s: %d users would be mailed.\n%s",
+            DRY_RUN_REMARK,
+            campaign.id,
+            report.total["would_be_sent"],
+            "\n".join(report.lines()),
+        )
+        where = path or "nowhere; lifecycle_dag(..., dry_run_reports=...) names an object store for it"
+        self.log.info("A row for each user: %s", where)
+        context["ti"].xcom_push(key="counts", value=report.as_dict())
+        if path is not None:
+            context["ti"].xcom_push(key="dry_run_report", value=str(path))
+        return []
 
 
 def _for_xcom(group: "Group") -> dict[str, Any]:
