@@ -220,24 +220,3 @@ def test_stop_lets_go_of_lanes_that_wait_for_their_turn(daily_run: DailyRun, smt
     assert not thread.is_alive()
     assert results[0].stopped_by == "stop"
     assert len(smtp_server.accepted) <= 1
-
-
-def test_throttle_goes_on_after_the_ledger_was_restarted(
-    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
-) -> None:
-    daily_run.include.write_campaign(connections=2)
-    daily_run.add_users(*range(1, 41))
-    daily_run.throttle = Throttle(mails_per_second=10, connections=2)
-    limited = daily_run.plan()
-    thread = threading.Thread(target=lambda: daily_run.send(limited))
-    thread.start()
-    smtp_server.wait_until("dot", times=5)
-    daily_run.ledger.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid()"
-    )
-    thread.join(timeout=60)
-    assert not thread.is_alive()
-    assert Counter(daily_run.states().values()) == {"sent": 40}
-    assert excess(smtp_server, 10) <= 2
-    assert max(smtp_server.copies().values()) == 1
