@@ -191,8 +191,8 @@ def _in_a_word(seen: Observation | None) -> str:
         return "fails"
     verdict = "holds" if seen.holds else "fails"
     return (
-        f"{verdict}, {seen.runs} runs, {seen.kills} kills, at most {seen.max_copies} copies, {seen.lost} lost,"
-        f" {seen.in_doubt} in doubt of {seen.in_doubt_expected} expected"
+        f"{verdict}, {seen.runs} runs, {seen.kills} kills, at most {seen.max_copies} copies,"
+        f" {seen.lost} lost, {seen.in_doubt} in doubt of {seen.in_doubt_expected} expected"
     )
 
 

@@ -209,13 +209,18 @@ class AirflowCampaign:
         """Connection URL of the play's ledger."""
         return self.setting.postgres.url(self._databases["ledger"])
 
+    @property
+    def source_url(self) -> str:
+        """Connection URL of the play's users."""
+        return self.setting.postgres.url(self._databases["source"])
+
     def ledger(self) -> psycopg.Connection[Any]:
         """A connection to the play's ledger, to be closed by the caller."""
         return psycopg.connect(self.ledger_url, autocommit=True)
 
     def source(self) -> psycopg.Connection[Any]:
         """A connection to the play's users."""
-        return psycopg.connect(self.setting.postgres.url(self._databases["source"]), autocommit=True)
+        return psycopg.connect(self.source_url, autocommit=True)
 
     # Runs
 

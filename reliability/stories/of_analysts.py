@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
 import psycopg
+from psycopg import sql
 
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import load_campaign
@@ -86,6 +88,7 @@ def late_year(setting: Setting) -> Told:
         person.lifecycle(
             "extend", campaign.id, *_cohorts(first, last), "--days", "2", "--yes", "--reason", "late"
         )
+        rows, changed, would_be_sent = _dry_run(campaign, person, first, last)
         runs += _backfill(campaign, tick, "completed")
         _send_without_airflow(campaign, by_hand)
         after = campaign.copies().total()
@@ -98,7 +101,13 @@ def late_year(setting: Setting) -> Told:
             problems.append(
                 f"{before} mails before the approval, {after} after it, must be {expected}; then {again}"
             )
+        if (rows, changed, would_be_sent) != (len(users), 0, expected):
+            problems.append(
+                f"dry run: {rows} rows, {changed} changed in the ledger, {would_be_sent} would be sent"
+            )
         figures = {
+            "dry_run_rows": rows,
+            "dry_run_rows_changed": changed,
             "extended_before": before,
             "extended_after": after,
             "extended_expected": expected,
@@ -134,6 +143,30 @@ def _send_without_airflow(campaign: AirflowCampaign, cohort_dates: Sequence[date
             limited = limit_rate(ledger, settings, rules, [day], callbacks=(), run="by hand", max_groups=100)
             for group in limited.groups:
                 send_group(tools, group, stop=threading.Event())
+
+
+def _dry_run(campaign: AirflowCampaign, person: Person, first: date, last: date) -> tuple[int, int, int]:
+    """The command over the whole range: rows in its file, rows changed in the ledger, who would be sent."""
+    file = campaign.folder / "dry_run.csv"
+    before = _ledger_rows(campaign)
+    person.lifecycle("dry-run", campaign.id, *_cohorts(first, last), "--csv", str(file))
+    changed = len(before ^ _ledger_rows(campaign))
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return len(rows), changed, sum(row["outcome"] == "would_be_sent" for row in rows)
+
+
+def _ledger_rows(campaign: AirflowCampaign) -> set[tuple[str, str]]:
+    """Every row that a run reads, as text."""
+    tables = ("sends", "cohorts", "batches", "suppressions", "alerts", "halts")
+    with campaign.ledger() as ledger:
+        return {
+            (table, text)
+            for table in tables
+            for (text,) in ledger.execute(
+                sql.SQL("SELECT t::text FROM {} AS t").format(sql.Identifier("lifecycle", table))
+            )
+        }
 
 
 def _created_between(campaign: AirflowCampaign, first: date, last: date) -> int:

@@ -53,6 +53,7 @@ class Person:
             **os.environ,
             "PYTHONPATH": str(self._campaign.setting.tree),
             "LIFECYCLE_LEDGER_DSN": self._campaign.ledger_url,
+            "LIFECYCLE_SOURCE_DSN": self._campaign.source_url,
         }
         done = subprocess.run(
             [sys.executable, "-m", "lifecycle_emails", *words],
