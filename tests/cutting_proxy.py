@@ -6,6 +6,9 @@ import socket
 import threading
 from types import TracebackType
 
+COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
+ROLLED_BACK = b"C\x00\x00\x00\x0dROLLBACK\x00"
+
 
 class CuttingProxy:
     """Forwards connections to ``127.0.0.1:<target>`` until told to cut."""
@@ -13,6 +16,7 @@ class CuttingProxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._cut = threading.Event()
+        self._deny = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
@@ -32,6 +36,10 @@ class CuttingProxy:
         """The next bytes from the server are not passed on; both sides lose the connection. Once."""
         self._cut.set()
 
+    def deny_next_commit(self) -> None:
+        """The next COMMIT that the server carries out is answered to the client with ROLLBACK."""
+        self._deny.set()
+
     def _accept(self) -> None:
         while True:
             try:
@@ -49,6 +57,9 @@ class CuttingProxy:
                 if from_server and self._cut.is_set():
                     self._cut.clear()
                     break
+                if from_server and self._deny.is_set() and COMMITTED in data:
+                    self._deny.clear()
+                    data = data.replace(COMMITTED, ROLLED_BACK)
                 sink.sendall(data)
         except OSError:
             pass

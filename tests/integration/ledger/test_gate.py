@@ -388,15 +388,15 @@ NOT_AN_OUTCOME: Any = "sent"
 """Instead of a RecordedAs: a fault of the package's own, which no retry can mend."""
 
 
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize(("about", "stopped"), [("2", False), ("2", True), ("1", False)])
 def test_fault_of_the_gates_own_is_told_to_whoever_waits_and_nobody_passes(
-    ledger_database: str, ready_ledger, stopped: bool
+    ledger_database: str, ready_ledger, about: str, stopped: bool
 ) -> None:
     answers: list[Passage] = []
     with open_gate(ledger_database) as gate:
         gate.gather_seconds = 60.0
         lane = ask_beside(gate, "1", answers)
-        gate.record(Record("2", uuid4(), NOT_AN_OUTCOME))
+        gate.record(Record(about, uuid4(), NOT_AN_OUTCOME))
         if stopped:
             gate.stop()
         gate.commit_now()
@@ -435,3 +435,46 @@ def test_commit_that_the_server_answers_with_a_rollback_lets_nobody_pass(
         assert gate.ask("1", uuid4(), HASH) is Passage.NOT_COMMITTED
         assert gate.flush(timeout=20)
     assert states(ready_ledger)["1"] == "ready"
+
+
+def test_commit_answered_with_a_rollback_allows_no_dot_and_is_read_back(
+    ledger_database: str, ready_ledger, postgres_server
+) -> None:
+    """The answer counts, whatever the server did; what it did is read back by key."""
+    with CuttingProxy(postgres_server.port) as proxy:
+        url = ledger_database.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        with open_gate(url) as gate:
+            proxy.deny_next_commit()
+            assert gate.ask("1", uuid4(), HASH) is Passage.NOT_COMMITTED
+            assert gate.flush(timeout=20)
+            moves = ready_ledger.execute(
+                "SELECT from_state::text, to_state::text FROM lifecycle.send_events WHERE user_id = '1'"
+                " AND attempt IS NOT NULL ORDER BY happened_at"
+            ).fetchall()
+            assert moves[-1] == ("sending", "ready"), "the commit had happened, and was taken back by key"
+            assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+
+
+def test_outcome_told_after_the_gate_gave_up_is_recorded_once_the_ledger_is_back(
+    ledger_database: str, ready_ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.ledger.gate.RECONNECT_FOR_SECONDS", 0.2)
+    attempts = {"1": uuid4(), "2": uuid4()}
+    way = [ledger_database]
+    gate = Gate(lambda: psycopg.connect(way[0]), terms())
+    for user, attempt in attempts.items():
+        assert gate.ask(user, attempt, HASH) is Passage.PASSED
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        way[0] = psycopg.conninfo.make_conninfo(ledger_database, port=listener.getsockname()[1])
+    ready_ledger.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    gate.record(Record("1", attempts["1"], RecordedAs.SENT))
+    assert not gate.flush(timeout=60)
+    way[0] = ledger_database
+    gate.record(Record("2", attempts["2"], RecordedAs.SENT))
+    while not gate._idle():
+        pass
+    assert not gate.close(timeout=5), "what was lost from memory stays told"
+    assert states(ready_ledger) == {"1": "sending", "2": "sent", "3": "ready"}
