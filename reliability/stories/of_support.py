@@ -26,12 +26,12 @@ def two_mails(setting: Setting) -> Told:
         for user in (first, second):
             (mail,) = [mail for mail in campaign.server.accepted if mail.reference == (campaign.id, user)]
             said = person.lifecycle("why", user)
-            problems += says(said, campaign.id, "sent", mail.queue_id, _message_id(mail.content))
+            problems += says(said, campaign.id, "sent", mail.queue_id, _message_key(mail.content))
         by_address = person.lifecycle("why", "--address", "twice@example.com")
         problems += says(
             by_address,
             *(
-                _message_id(mail.content)
+                _message_key(mail.content)
                 for mail in campaign.server.accepted
                 if mail.recipients == ("twice@example.com",)
             ),
@@ -95,10 +95,13 @@ def erase(setting: Setting) -> Told:
         return Told(problems + person.problems + one_copy_each(campaign, [erased, *others]))
 
 
-def _message_id(content: bytes) -> str:
+def _message_key(content: bytes) -> str:
+    """The part of the Message-ID before the @, by which logs are searched."""
     head = content.partition(b"\r\n\r\n")[0].decode()
     return next(
-        line.partition(": ")[2].strip("<>") for line in head.splitlines() if line.startswith("Message-ID:")
+        line.partition(": <")[2].partition("@")[0]
+        for line in head.splitlines()
+        if line.startswith("Message-ID:")
     )
 
 
