@@ -193,7 +193,7 @@ def test_batch_that_a_task_takes_while_a_person_settles_changes_nothing(ledger_d
             thread = threading.Thread(target=settling)
             thread.start()
             while not ledger.execute(
-                "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                "SELECT true FROM pg_locks JOIN pg_stat_activity USING (pid)"
                 " WHERE NOT granted AND datname = current_database()"
             ).fetchone():
                 pass
