@@ -375,50 +375,6 @@ def test_outcome_that_cannot_be_written_before_closing_is_told_and_its_row_waits
     assert states(ready_ledger)["1"] == "sending"
 
 
-def ask_beside(gate: Gate, user_id: str, answers: list[Passage]) -> threading.Thread:
-    """A lane that asks in a thread of its own; returns once its question waits for a group."""
-    thread = threading.Thread(target=lambda: answers.append(gate.ask(user_id, uuid4(), HASH)))
-    thread.start()
-    while not gate._questions:
-        pass
-    return thread
-
-
-NOT_AN_OUTCOME: Any = "sent"
-"""Instead of a RecordedAs: a fault of the package's own, which no retry can mend."""
-
-
-@pytest.mark.parametrize("about", ["2", "1"])
-def test_fault_of_the_gates_own_is_told_to_whoever_waits_and_nobody_passes(
-    ledger_database: str, ready_ledger, about: str
-) -> None:
-    answers: list[Passage] = []
-    with open_gate(ledger_database) as gate:
-        gate.gather_seconds = 60.0
-        lane = ask_beside(gate, "1", answers)
-        gate.record(Record(about, uuid4(), NOT_AN_OUTCOME))
-        gate.commit_now()
-        lane.join()
-        gate.flush(timeout=20)  # ends with the failure
-        assert "the gate could not go on (AttributeError); 1 outcomes were not recorded" in str(gate.failure)
-        assert gate.ask("3", uuid4(), HASH) is Passage.NOT_COMMITTED
-    assert answers == [Passage.NOT_COMMITTED]
-    assert set(states(ready_ledger).values()) == {"ready"}
-
-
-def test_question_that_no_group_has_taken_is_answered_when_the_gate_closes(
-    ledger_database: str, ready_ledger
-) -> None:
-    answers: list[Passage] = []
-    with open_gate(ledger_database) as gate:
-        gate.gather_seconds = 60.0
-        lane = ask_beside(gate, "1", answers)
-        assert not gate.close(timeout=0)
-        lane.join()
-    assert answers == [Passage.NOT_COMMITTED]
-    assert set(states(ready_ledger).values()) == {"ready"}
-
-
 def test_commit_that_the_server_answers_with_a_rollback_lets_nobody_pass(
     ledger_database: str, ready_ledger
 ) -> None:
