@@ -87,6 +87,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=20_000, help="mails of each contestant and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=32, help="SMTP connections of each own sender")
     parser.add_argument("--peers", type=Path, help="compare with others too, installed into this folder")
     parser.add_argument("--folder", help="where databases and Airflow live; fsync is on")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "performance.svg")
@@ -101,7 +102,9 @@ def _rounds(options: argparse.Namespace, peers: Peers | None) -> tuple[Tables, s
         stack.callback(server.remove)
         server.start()
         sink = stack.enter_context(running_sink())
-        ground = Ground(folder, server, sink, Load(options.size, options.rounds))
+        ground = Ground(
+            folder, server, sink, Load(options.size, options.rounds, connections=options.connections)
+        )
         print(f"The sink is {sink.name}.", file=sys.stderr, flush=True)
         clear = _table(ground, peers, VARIANTS)
         print(f"At most {count_copies(ground)} copy of each mail.", file=sys.stderr, flush=True)
