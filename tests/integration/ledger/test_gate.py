@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -373,6 +373,46 @@ def test_outcome_that_cannot_be_written_before_closing_is_told_and_its_row_waits
     assert "1 outcomes were not recorded" in str(gate.failure)
     assert gate.ask("3", uuid4(), HASH) is Passage.NOT_COMMITTED
     assert states(ready_ledger)["1"] == "sending"
+
+
+NOT_AN_OUTCOME: Any = "sent"
+"""Instead of a RecordedAs: a fault of the package's own, which no retry can mend."""
+
+
+def ask_and_then(gate: Gate, act: Callable[[], object]) -> Passage:
+    """Ask for user 1, with the group held back until the question waits; then ``act``."""
+
+    class ActsWhenAwaited(threading.Event):
+        def wait(self, timeout: float | None = 30) -> bool:
+            act()
+            assert super().wait(timeout), "nobody answered"
+            return True
+
+    gate.gather_seconds, gate.new_event = 60.0, ActsWhenAwaited
+    return gate.ask("1", uuid4(), HASH)
+
+
+def test_fault_of_the_gates_own_is_told_to_whoever_waits_and_nobody_passes(
+    ledger_database: str, ready_ledger
+) -> None:
+    def fail() -> None:
+        gate.record(Record("2", uuid4(), NOT_AN_OUTCOME))
+        gate.commit_now()
+
+    with open_gate(ledger_database) as gate:
+        assert ask_and_then(gate, fail) is Passage.NOT_COMMITTED
+        gate.flush(timeout=20)  # ends with the failure
+        assert "the gate could not go on (AttributeError); 1 outcomes were not recorded" in str(gate.failure)
+        assert gate.ask("3", uuid4(), HASH) is Passage.NOT_COMMITTED
+    assert set(states(ready_ledger).values()) == {"ready"}
+
+
+def test_question_that_no_group_has_taken_is_answered_when_the_gate_closes(
+    ledger_database: str, ready_ledger
+) -> None:
+    with open_gate(ledger_database) as gate:
+        assert ask_and_then(gate, lambda: gate.close(timeout=0)) is Passage.NOT_COMMITTED
+    assert set(states(ready_ledger).values()) == {"ready"}
 
 
 def test_commit_that_the_server_answers_with_a_rollback_lets_nobody_pass(
