@@ -199,3 +199,23 @@ def test_input_that_nobody_waits_for_keeps_no_processor_busy(loop: LaneLoop, pai
     loop.run(lambda: True, lambda: turns.append(None))
     timer.join()
     assert len(turns) < 50
+
+
+def test_loop_is_idle_only_when_no_lane_waits_for_its_server(loop: LaneLoop, pairs) -> None:
+    (one, other), answered, heard, when_idle = pairs[0], loop.event(), [], []
+    ticks = iter(range(1000))
+
+    def go_on() -> bool:
+        if next(ticks) == 2:
+            other.send(b"word")
+        return True
+
+    def note() -> None:
+        when_idle.append(list(heard))
+        answered.set()
+
+    loop.adopt(one)
+    loop.start(lambda: heard.append(loop.receive(one, later())))
+    loop.start(answered.wait)
+    loop.run(go_on, note)
+    assert when_idle == [[b"word"]]

@@ -40,6 +40,7 @@ class LaneLoop:
         self._woken: deque[greenlet] = deque()
         self._lock = threading.Lock()
         self._idle = False
+        self._at_sockets = 0
         self._bell, self._button = socket.socketpair()
         for end in (self._bell, self._button):
             end.setblocking(False)
@@ -55,8 +56,8 @@ class LaneLoop:
     def run(self, go_on: Callable[[], bool], when_idle: Callable[[], None]) -> None:
         """Work until all lanes have ended, or ``go_on`` says no: then those that still wait are ended there.
 
-        ``when_idle`` is called whenever every lane waits. A lane that is ended gets GreenletExit where it
-        waits. What a lane raises is raised here.
+        ``when_idle`` is called whenever every lane waits for an event, and none for its server. A lane that
+        is ended gets GreenletExit where it waits. What a lane raises is raised here.
         """
         self._home = getcurrent()
         next_tick = time.monotonic()
@@ -67,7 +68,8 @@ class LaneLoop:
                 if not self._lanes:
                     break
                 if not self._resume_those_with_input(0):
-                    when_idle()
+                    if not self._at_sockets:
+                        when_idle()
                     self._resume_those_with_input(TICK_SECONDS)
                 if time.monotonic() >= next_tick:
                     self._end_waits_in_vain()
@@ -181,9 +183,11 @@ class LaneLoop:
                 self._selector.register(connection, events, wait)
             wait.events = events
         wait.lane, wait.deadline = getcurrent(), deadline
+        self._at_sockets += 1
         try:
             self.give_way()
         finally:
+            self._at_sockets -= 1
             wait.lane = None
 
     def _resume_those_with_input(self, seconds: float) -> bool:

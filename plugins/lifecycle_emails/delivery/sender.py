@@ -40,8 +40,8 @@ __all__ = ["SendingTools", "Sent", "send_group"]
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.005
-"""How long the gate waits for more lanes while others still work."""
+GATHER_SECONDS = 0.02
+"""How long the gate waits for more lanes at most, while some still talk to their servers."""
 
 ANSWERS_AFTER_STOP_SECONDS = 2.5
 """After a stop, how long answers to dots already written are waited for."""
