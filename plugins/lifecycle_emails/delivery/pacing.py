@@ -165,7 +165,9 @@ class Pacing:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(self._something_is_due, timeout=self._seconds_to_next())
+                # Not wait_for, whose time-out is that of its beginning: who asks meanwhile may be due sooner.
+                if not self._something_is_due():
+                    self._changed.wait(self._seconds_to_next())
                 if self._closing:
                     break
                 now = uptime()
