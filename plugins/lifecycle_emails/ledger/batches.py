@@ -21,6 +21,10 @@ LEASE_SECONDS = 60
 """A lease runs this long after the last group commit of its holder."""
 
 
+LONGEST_LABEL = 80
+"""Characters in which a group's batches are named one by one."""
+
+
 @dataclass(frozen=True)
 class Group:
     """What one mapped task sends: batches (cohort date, batch number) and their ready users when grouped."""
@@ -30,12 +34,19 @@ class Group:
 
     @property
     def label(self) -> str:
-        """How the Airflow UI names the mapped task."""
-        by_day = [
+        """How the Airflow UI names the mapped task; many batches by their number and days.
+
+        Airflow's database takes 250 characters, and fails the task whose name is longer.
+        """
+        named = "; ".join(
             f"{day} batch {', '.join(str(batch) for _, batch in batches)}"
             for day, batches in groupby(self.batches, key=lambda batch: batch[0])
-        ]
-        return f"{'; '.join(by_day)} ({self.size} users)"
+        )
+        if len(named) > LONGEST_LABEL:
+            first, last = self.batches[0][0], self.batches[-1][0]
+            days = str(first) if first == last else f"{first} to {last}"
+            named = f"{len(self.batches)} batches of {days}"
+        return f"{named} ({self.size} users)"
 
     def as_dict(self) -> dict[str, Any]:
         """For XCom."""
