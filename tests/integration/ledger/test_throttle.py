@@ -142,6 +142,35 @@ def test_what_was_granted_survives_new_terms_and_is_never_taken_back(ledger) -> 
         ledger.execute("DELETE FROM lifecycle.throttles")
 
 
+def test_day_that_a_new_time_zone_puts_back_is_not_counted_anew(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_day=5, timezone="Pacific/Kiritimati"))
+    assert take_grants(ledger, SMTP, 5).count == 5
+    state_throttle(ledger, SMTP, Throttle(mails_per_day=5, timezone="Pacific/Pago_Pago"))
+    refused = take_grants(ledger, SMTP, 5)
+    assert (refused.count, refused.refused_by) == (0, "daily_limit")
+    assert throttle_now(ledger, SMTP).day_is_used_up
+
+
+def test_moments_granted_one_by_one_are_not_nearer_than_the_rate_allows(ledger) -> None:
+    """A time stamp has microseconds; a third of one that is dropped each time would be mails in an hour."""
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=300))
+    take_grants(ledger, SMTP, 1200)  # so that no moment below is now
+    free_at = "SELECT next_free_at FROM lifecycle.throttles"
+    (before,) = ledger.execute(free_at).fetchone()
+    for _ in range(30):
+        assert take_grants(ledger, SMTP, 1).count == 1
+    (after,) = ledger.execute(free_at).fetchone()
+    assert after - before >= timedelta(seconds=30 / 300)
+
+
+def test_rate_that_was_slowed_stays_a_rate_where_the_clock_was_put_back(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=16))
+    slow_down(ledger, SMTP, "421 4.7.0 too fast")
+    ledger.execute("UPDATE lifecycle.throttles SET slowed_at = now() + interval '10 min'")
+    assert take_grants(ledger, SMTP, 2).spacing == pytest.approx(1 / 8)
+    assert throttle_now(ledger, SMTP).effective_rate == 8
+
+
 def test_complaints_of_the_provider_halve_the_rate_once_and_it_recovers(ledger) -> None:
     state_throttle(ledger, SMTP, Throttle(mails_per_second=16))
     assert slow_down(ledger, SMTP, "421 4.7.0 too fast") == 8

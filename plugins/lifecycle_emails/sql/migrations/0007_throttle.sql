@@ -45,12 +45,14 @@ CREATE TABLE lifecycle.throttle_connections (
 );
 
 -- Mails per second at a time: after a slow-down it grows by a twentieth of the configured rate a minute, up to that rate.
+-- Where the server's clock was put back, or another server took over, the slow-down may lie ahead: then it stays as it is.
 CREATE FUNCTION lifecycle.effective_rate(throttle lifecycle.throttles, moment timestamptz)
 RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
 SELECT least(
     throttle.mails_per_second,
     throttle.slowed_to
-        + throttle.mails_per_second * extract(epoch FROM moment - throttle.slowed_at)::double precision / (20 * 60)
+        + throttle.mails_per_second
+            * greatest(extract(epoch FROM moment - throttle.slowed_at)::double precision, 0) / (20 * 60)
 )
 $$;
 
@@ -63,7 +65,7 @@ SELECT least(
 )
 $$;
 
--- For people: every throttle as it stands now.
+-- For people: every throttle as it stands now. A day that was counted does not come back, see take_grants.
 CREATE VIEW lifecycle.throttles_now AS
 SELECT
     t.smtp_conn_id,
@@ -82,4 +84,4 @@ SELECT
     t.slowed_at,
     t.slowed_because
 FROM lifecycle.throttles AS t
-CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE t.timezone)::date AS day) AS today;
+CROSS JOIN LATERAL (SELECT greatest((now() AT TIME ZONE t.timezone)::date, t.day) AS day) AS today;

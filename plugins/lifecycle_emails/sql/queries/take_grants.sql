@@ -27,7 +27,10 @@ offered AS MATERIALIZED (
         SELECT CASE WHEN paced.rate IS NULL THEN timed.moment ELSE greatest((timed.throttle).next_free_at, timed.moment) END
             AS at
     ) AS first
-    CROSS JOIN LATERAL (SELECT (first.at AT TIME ZONE (timed.throttle).timezone)::date AS day) AS today
+    -- never back to an earlier day, as by another zone or a clock put back: its mails would be counted anew
+    CROSS JOIN LATERAL (
+        SELECT greatest((first.at AT TIME ZONE (timed.throttle).timezone)::date, (timed.throttle).day) AS day
+    ) AS today
     CROSS JOIN LATERAL (
         SELECT CASE WHEN (timed.throttle).day = today.day THEN (timed.throttle).granted ELSE 0 END AS granted
     ) AS counted
@@ -43,7 +46,8 @@ given AS MATERIALIZED (
 UPDATE lifecycle.throttles AS t
 SET next_free_at = CASE
         WHEN g.grants = 0 OR g.rate IS NULL THEN t.next_free_at
-        ELSE g.first_at + make_interval(secs => g.grants / g.rate)
+        -- up to the next whole microsecond: rounded down, each grant would be a little too early
+        ELSE g.first_at + make_interval(secs => ceil(g.grants / g.rate * 1000000) / 1000000)
     END,
     day = CASE WHEN g.grants = 0 THEN t.day ELSE g.day END,
     granted = CASE WHEN g.grants = 0 THEN t.granted ELSE g.granted + g.grants END
