@@ -58,6 +58,24 @@ def test_whole_audience_arrives_in_batches_in_order_wherever_somebody_is_known(
     assert max(batches.count(batch) for batch in set(batches)) == ARGUMENTS["batch_size"]
 
 
+def test_source_that_fails_behind_somebody_known_is_not_taken_for_one_that_ended(ledger_database: str) -> None:
+    """The database's word about the known one comes last, and must not hide what stopped the reading."""
+    elsewhere = COHORT_DATE - timedelta(days=1)
+
+    def broken() -> Iterator[Arrival]:
+        yield from arrivals(CHUNK // 2)
+        raise SourceError("the source went away")
+
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_cohort(ledger, cohort_date=elsewhere)
+        add_sends(ledger, ["000005"], cohort_date=elsewhere)
+        with pytest.raises(SourceError, match="the source went away"), ledger.transaction():
+            ledger.execute(query("create_arrivals"))
+            copy_arrivals(ledger, broken(), ARGUMENTS)
+        assert ledger.execute("SELECT user_id FROM lifecycle.sends").fetchall() == [("000005",)]
+
+
 def test_user_who_comes_twice_is_named() -> None:
     members = iter([("1", "ada@example.com"), ("2", None), ("2", "ada@example.com")])
     hashed = hashed_members(members, b"key", "welcome.sql")
