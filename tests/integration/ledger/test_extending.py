@@ -11,6 +11,7 @@ import pytest
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.extending import extend, look_at_extension
 from lifecycle_emails.ledger.judging import filter_ledger
+from lifecycle_emails.ledger.orders import suppress
 from lifecycle_emails.ledger.upkeep import keep_up
 from tests.integration.ledger.rows import (
     COHORT_DATE,
@@ -33,6 +34,26 @@ def stale_cohorts(ledger: psycopg.Connection) -> None:
         add_sends(ledger, [f"{day} sent"], cohort_date=day, state="sent")
     let_time_pass(ledger, timedelta(days=3))
     keep_up(ledger, (), now=datetime.now(UTC))
+
+
+def test_user_of_an_extended_cohort_who_has_unsubscribed_meanwhile_is_held_for_that(
+    ledger_database: str,
+) -> None:
+    with connect(ledger_database) as ledger:
+        stale_cohorts(ledger)
+        suppress(ledger, user_id=f"{COHORT_DATE} planned", reason="unsubscribed", actor="ada")
+        suppress(ledger, user_id=f"{NEXT} planned", reason="unsubscribed", actor="ada")
+        extend(
+            ledger,
+            look_at_extension(ledger, CAMPAIGN, COHORT_DATE, COHORT_DATE, 2),
+            reason="the provider was down",
+            actor="ada",
+        )
+        for _ in range(2):
+            filter_ledger(ledger, make_campaign(), [COHORT_DATE, NEXT])
+            held = states(ledger)
+            assert held[f"{COHORT_DATE} planned"] == "held/suppressed"
+            assert held[f"{NEXT} planned"] == "held/stale"
 
 
 def test_extended_cohort_is_judged_again_and_the_approval_is_kept(ledger_database: str) -> None:
