@@ -78,7 +78,7 @@ def outcome_of(user: JudgedUser) -> tuple[str, str]:
     if user.state == "sent":
         return "already_sent", ""
     if user.state == "planned":
-        return "awaiting_approval", "the volume breaker holds the cohort back"
+        return "awaiting_approval", "the volume breaker holds the cohort back, or would"
     return user.held_reason or user.state, user.detail or ""
 
 

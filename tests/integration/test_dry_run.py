@@ -207,6 +207,7 @@ def test_memory_does_not_grow_with_the_cohort(dry_runs: DryRuns) -> None:
         tracemalloc.stop()
         return used
 
+    dry_runs.run.include.write_campaign(volume=False)
     copy = (
         "INSERT INTO users (user_id, email, full_name, created_at)"
         " SELECT n, format('user%%s@example.com', n), 'Ada Example', %s FROM generate_series(%s::int, %s::int) AS n"
@@ -216,7 +217,8 @@ def test_memory_does_not_grow_with_the_cohort(dry_runs: DryRuns) -> None:
     peak()
     small = peak()
     dry_runs.run.source.execute(copy, (noon, 3001, 12000))
-    assert peak() < small + 1_000_000
+    # planning keeps a chunk of arrivals, which is longer than this cohort; rows of the report would weigh more
+    assert peak() < small + 2_000_000
 
 
 def test_deferred_user_is_told_when(dry_runs: DryRuns) -> None:
@@ -226,3 +228,25 @@ def test_deferred_user_is_told_when(dry_runs: DryRuns) -> None:
     run.ledger.execute("UPDATE lifecycle.sends SET not_before = now() + interval '5 minutes'")
     [row] = dry_runs.rows()
     assert (row["outcome"], row["reason"].startswith("not before 2")) == ("would_be_sent", True)
+
+
+def test_dry_run_holds_back_a_cohort_of_unusual_size_as_its_run_would(dry_runs: DryRuns) -> None:
+    run = dry_runs.run
+    run.include.write_campaign(volume={"without_history": 3})
+    run.add_users(1, 2, 3, day=YESTERDAY)
+    run.add_users(11, 12, 13, 14)
+    outcomes = Counter((row["cohort_date"], row["outcome"]) for row in dry_runs.rows())
+    assert outcomes == {
+        (YESTERDAY.isoformat(), "would_be_sent"): 3,
+        (today().isoformat(), "awaiting_approval"): 4,
+    }
+
+
+def test_dry_run_asks_how_fresh_the_source_is(dry_runs: DryRuns) -> None:
+    run = dry_runs.run
+    run.include.write_campaign(volume={"freshness": "fresh.sql"})
+    run.include.write("audiences/fresh.sql", f"SELECT timestamptz '{today()} 00:00 UTC'")
+    run.add_users(1, day=YESTERDAY)
+    run.add_users(2)
+    outcomes = {row["user_id"]: row["outcome"] for row in dry_runs.rows()}
+    assert outcomes == {"1": "would_be_sent", "2": "awaiting_approval"}

@@ -19,6 +19,7 @@ from lifecycle_emails.daily_limit import load_daily_limits
 from lifecycle_emails.dry_run_report import DryRunReport, DryRunRow, dry_run_rows, write_csv
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.frequency_cap import load_cap_rules
+from lifecycle_emails.freshness import Freshness
 from lifecycle_emails.ledger.judged_cohorts import RunToTry, in_order_of_runs, judged_cohorts
 from lifecycle_emails.ledger.session import Connect, ledger_session
 from lifecycle_emails.message import MessageTemplates
@@ -93,8 +94,11 @@ def _cohorts(include: Path, campaign: Campaign, asked: tuple[date, date], now: d
     audience = Audience.load(include, campaign)
     rules = load_cap_rules(include, campaign.frequency_cap)
     limits = load_daily_limits(include, campaign)
+    freshness = Freshness.load(include, campaign)
     days = ((first + timedelta(days=day)) for day in range((last - first).days + 1))
-    return [RunToTry(campaign, audience, rules, day, daily_limits=limits) for day in days]
+    return [
+        RunToTry(campaign, audience, rules, day, daily_limits=limits, freshness=freshness) for day in days
+    ]
 
 
 def _write(path: Path, rows: Iterator[DryRunRow]) -> None:

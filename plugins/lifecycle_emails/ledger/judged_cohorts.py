@@ -21,6 +21,8 @@ from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.cohort import Cohort, nominal_tick
 from lifecycle_emails.daily_limit import DailyLimit
 from lifecycle_emails.frequency_cap import CapRule
+from lifecycle_emails.freshness import Freshness
+from lifecycle_emails.ledger.approving import check_volume
 from lifecycle_emails.ledger.judging import filter_ledger, limit_rate
 from lifecycle_emails.ledger.planning import extract_cohort, planned_cohort
 from lifecycle_emails.ledger.queries import query
@@ -43,6 +45,8 @@ class RunToTry:
     daily_limits: tuple[DailyLimit, ...] = ()
     max_lateness_days: int | None = None
     """The run's own, shorter deadline, if it has one."""
+    freshness: Freshness | None = None
+    """The query by which the volume breaker asks how fresh the source is, if the campaign has one."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def _judge(
     )
     judged.elsewhere += extracted.elsewhere
     filter_ledger(ledger, one.campaign, extracted.cohort_dates, max_lateness_days=one.max_lateness_days)
+    fresh_until = None if one.freshness is None else one.freshness.fresh_until(source)
+    check_volume(ledger, one.campaign, extracted.cohort_dates, fresh_until=fresh_until, run="dry run")
     limit_rate(
         ledger,
         one.campaign,

@@ -99,7 +99,7 @@ def limit_rate(
 
     Exact under concurrency: the cap lock is taken in a statement of its own, before the count. Users newly
     refused are recorded in the same transaction with one alert, due to each of ``callbacks`` (their keys).
-    Cohorts that the volume breaker holds back stay planned.
+    Cohorts that the volume breaker holds back stay planned, and so do those that have grown since it looked.
     ``max_lateness_days``: as for `filter_ledger`.
     ``run`` names the run in that alert; ``max_groups`` bounds the groups returned. The groups hold every
     ready row of the cohorts, whoever made it ready, so a repeat after a lost answer returns them again.

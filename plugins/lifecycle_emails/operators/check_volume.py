@@ -29,7 +29,7 @@ class VolumeCheckOperator(CampaignOperator):
 
     A cohort far outside them, or of a source that is not fresh, awaits approval: no run sends it, and it
     holds no slots of the frequency cap. The run's other cohorts go on. Running it again changes nothing that
-    a person has decided. In a dry run nothing is looked at.
+    a person has decided. In a dry run it does nothing: limit_rate looks.
 
     Returns the verdict of each cohort by date.
 
@@ -51,7 +51,7 @@ class VolumeCheckOperator(CampaignOperator):
         with mistakes_fail_at_once():
             campaign, request = self.read_run(context)
             if request.dry_run:
-                self.log.info("Dry run: nobody is asked about cohorts of unusual size.")
+                self.log.info("Dry run: nobody is asked; limit_rate says which cohorts are of unusual size.")
                 return {}
             cohorts = extracted_cohorts(context, self.cohorts_from, request.cohort_date)
             verdicts = self._check(campaign, request, cohorts)

@@ -50,6 +50,7 @@ def name_everybody(
     """
     from lifecycle_emails.audience import Audience
     from lifecycle_emails.dry_run_report import DryRunReport, dry_run_rows, write_csv
+    from lifecycle_emails.freshness import Freshness
     from lifecycle_emails.ledger.judged_cohorts import RunToTry, judged_cohorts
     from lifecycle_emails.message import MessageTemplates
 
@@ -61,6 +62,7 @@ def name_everybody(
         with_earlier=request.with_earlier,
         daily_limits=load_daily_limits(include_dir, campaign),
         max_lateness_days=request.max_lateness_days,
+        freshness=Freshness.load(include_dir, campaign),
     )
     templates = {campaign.id: MessageTemplates.load(include_dir, campaign)}
     connect_to_source = source_connector(campaign.source_conn_id)

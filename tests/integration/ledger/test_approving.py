@@ -203,6 +203,23 @@ def test_volume_of_an_approved_cohort_is_asked_about_again_for_latecomers_out_of
     assert check(ledger) is AWAITING
 
 
+def test_limit_waits_for_the_next_look_at_a_cohort_that_another_run_has_made_grow(ledger: Ledger) -> None:
+    """One run has looked, another extracts, and the first one's limit_rate comes before the other's look."""
+    read_history(ledger, *(10,) * 5)
+    read(ledger, 10)
+    assert check(ledger) is WITHIN
+    read(ledger, 500)
+    add_sends(ledger, ["1"])
+
+    assert limit(ledger).groups == ()
+    assert states(ledger) == {"1": "planned"}
+
+    assert check(ledger) is AWAITING
+    read(ledger, 12)
+    assert check(ledger) is WITHIN
+    assert limit(ledger).ready == 1
+
+
 def test_awaiting_cohort_holds_no_slots_and_the_others_go_on(ledger: Ledger) -> None:
     read_history(ledger, *(1,) * 5)
     read(ledger, 50)
