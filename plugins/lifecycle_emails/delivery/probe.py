@@ -24,7 +24,7 @@ def probe_provider(tools: SendingTools) -> bool | None:
     """Send one due mail of this campaign through its stopped provider.
 
     True: accepted, and the provider is no longer stopped. False: it still refuses, or cannot be reached.
-    None: the campaign has nobody to mail now, so nothing was tried.
+    None: the campaign has nobody to mail now, or its throttle gave no turn, so nothing was tried.
     """
     campaign = tools.campaign
     with ledger_session(tools.connect_ledger) as ledger:
@@ -39,6 +39,9 @@ def probe_provider(tools: SendingTools) -> bool | None:
         log.warning("the provider of %s cannot be reached: %s", campaign.smtp_conn_id, error)
         accepted = False
     else:
+        if sent.throttled_until is not None:
+            log.info("the throttle of %s gave its probe no turn", campaign.smtp_conn_id)
+            return None
         accepted = sent.sent > 0
     with ledger_session(tools.connect_ledger) as ledger:
         note_probe(ledger, campaign.smtp_conn_id, accepted=accepted)

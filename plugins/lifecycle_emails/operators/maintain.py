@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ANSWERS = {
     True: "it accepts mail again, and is used again",
     False: "it still refuses",
-    None: "no mail is due through it, so it was not tried",
+    None: "no mail is due through it, or its throttle gives no turn, so it was not tried",
 }
 
 

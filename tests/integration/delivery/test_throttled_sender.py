@@ -12,9 +12,10 @@ import pytest
 
 from bench.throttle import largest_excess
 from lifecycle_emails.delivery.pacing import RENEW_SECONDS
+from lifecycle_emails.delivery.probe import probe_provider
 from lifecycle_emails.delivery.sender import Sent, send_group
 from lifecycle_emails.ledger.orders import halt, resume
-from lifecycle_emails.ledger.provider import stopped_providers
+from lifecycle_emails.ledger.provider import stop_provider, stopped_providers
 from lifecycle_emails.ledger.throttle import lease_connections, state_throttle, take_grants, throttle_now
 from lifecycle_emails.throttle import Throttle
 from tests.daily_run import DailyRun
@@ -147,6 +148,20 @@ def test_lease_of_connections_that_ended_begins_no_more_mail(daily_run: DailyRun
     assert results[0].stopped_by == "throttled"
     assert 1 <= results[0].sent <= 3
     assert set(daily_run.states().values()) == {"sent", "ready"}
+
+
+def test_probe_that_the_throttle_gives_no_turn_says_nothing_about_the_provider(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
+) -> None:
+    daily_run.add_users(1)
+    daily_run.throttle = Throttle(mails_per_day=1)
+    state_throttle(daily_run.ledger, SMTP, daily_run.throttle)
+    take_grants(daily_run.ledger, SMTP, 1)
+    daily_run.plan()
+    stop_provider(daily_run.ledger, SMTP, "refused all")
+    assert probe_provider(daily_run.tools) is None
+    assert daily_run.ledger.execute("SELECT probed_at FROM lifecycle.provider_stops").fetchone() == (None,)
+    assert smtp_server.accepted == []
 
 
 def test_connection_is_left_after_its_number_of_mails(daily_run: DailyRun, smtp_server) -> None:

@@ -58,7 +58,9 @@ def test_whole_audience_arrives_in_batches_in_order_wherever_somebody_is_known(
     assert max(batches.count(batch) for batch in set(batches)) == ARGUMENTS["batch_size"]
 
 
-def test_source_that_fails_behind_somebody_known_is_not_taken_for_one_that_ended(ledger_database: str) -> None:
+def test_source_that_fails_behind_somebody_known_is_not_taken_for_one_that_ended(
+    ledger_database: str,
+) -> None:
     """The database's word about the known one comes last, and must not hide what stopped the reading."""
     elsewhere = COHORT_DATE - timedelta(days=1)
 
@@ -70,8 +72,8 @@ def test_source_that_fails_behind_somebody_known_is_not_taken_for_one_that_ended
         add_cohort(ledger)
         add_cohort(ledger, cohort_date=elsewhere)
         add_sends(ledger, ["000005"], cohort_date=elsewhere)
+        ledger.execute(query("create_arrivals"))
         with pytest.raises(SourceError, match="the source went away"), ledger.transaction():
-            ledger.execute(query("create_arrivals"))
             copy_arrivals(ledger, broken(), ARGUMENTS)
         assert ledger.execute("SELECT user_id FROM lifecycle.sends").fetchall() == [("000005",)]
 
