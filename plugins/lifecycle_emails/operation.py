@@ -163,5 +163,7 @@ def _extend(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -
             f"{told_extension(extension)}. Nothing was changed; to approve it, order it again with "
             f"approved_users = {extension.users}"
         )
-    extend(ledger, replace(extension, users=order.approved_users), reason=order.reason, actor=actor)
+    earlier = extension.earlier if order.seen_extensions is None else order.seen_extensions
+    approved = replace(extension, users=order.approved_users, earlier=earlier)
+    extend(ledger, approved, reason=order.reason, actor=actor)
     return f"extended: {told_extension(extension)}"

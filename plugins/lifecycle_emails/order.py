@@ -63,7 +63,8 @@ class Order:
     ``campaign``: its id; None means all campaigns, where the action can mean that. ``cohort_from`` and
     ``cohort_to``: both included. ``everybody``: all doubts of the campaign. ``recipient``: the Airflow
     connection that holds the address to which a test goes.
-    ``approved_users``: the total that an extension may concern, as the person has seen it.
+    ``approved_users``: the total that an extension may concern, as the person has seen it, and
+    ``seen_extensions``: how many these cohorts had had then; None where that was not seen.
     """
 
     action: Action
@@ -77,6 +78,7 @@ class Order:
     everybody: bool = False
     days: int | None = None
     approved_users: int | None = None
+    seen_extensions: int | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What the audit keeps beside the reason: all that was said, but for the address."""

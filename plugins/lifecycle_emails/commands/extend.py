@@ -61,6 +61,7 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
             cohort_to=options.cohort_to,
             days=options.days,
             approved_users=extension.users,
+            seen_extensions=extension.earlier,
         )
         return ordered(ledger, order)
 

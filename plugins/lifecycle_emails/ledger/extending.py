@@ -22,7 +22,7 @@ class Extension:
 
     ``users``: those not gated yet, at most so many more mails; ``stale``: those of them held as too late
     now. ``latest``: the last of the new deadlines, each ``days`` after the old one, or after now where that
-    is past.
+    is past. ``earlier``: how many extensions these cohorts have had.
     """
 
     campaign: str
@@ -33,6 +33,7 @@ class Extension:
     users: int
     stale: int
     latest: datetime
+    earlier: int
 
 
 def look_at_extension(
@@ -42,20 +43,20 @@ def look_at_extension(
     if not 1 <= days <= LONGEST_EXTENSION_DAYS:
         raise LedgerError(f"{days} days: write 1 to {LONGEST_EXTENSION_DAYS}; nothing was changed")
     arguments = {"campaign": campaign_id, "cohort_from": cohort_from, "cohort_to": cohort_to, "days": days}
-    cohorts, users, stale, latest = one_row(ledger.execute(query("extension_count"), arguments))
+    cohorts, users, stale, latest, earlier = one_row(ledger.execute(query("extension_count"), arguments))
     if not cohorts:
         raise LedgerError(
             f"campaign {campaign_id} has no cohort from {cohort_from} to {cohort_to}; nothing was changed. "
             "Days never planned are planned by a backfill first"
         )
-    return Extension(campaign_id, cohort_from, cohort_to, days, cohorts, users, stale, latest)
+    return Extension(campaign_id, cohort_from, cohort_to, days, cohorts, users, stale, latest, earlier)
 
 
 def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor: str = "") -> None:
     """Lengthen the deadlines as approved, and write it down. The next run judges the stale again.
 
-    Raises LedgerError, and changes nothing: without a reason, and when more users are concerned by now than
-    were approved.
+    Raises LedgerError, and changes nothing: without a reason, when more users are concerned by now than were
+    approved, and when somebody has extended one of these cohorts since it was looked at.
     """
     if not reason.strip():
         raise LedgerError("give a reason; nothing was changed")
@@ -70,6 +71,12 @@ def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor:
         now = look_at_extension(
             ledger, approved.campaign, approved.cohort_from, approved.cohort_to, approved.days
         )
+        if now.earlier != approved.earlier:
+            who, when = one_row(ledger.execute(query("last_extension"), arguments))
+            raise LedgerError(
+                f"{who} has extended these cohorts since you looked, at {when:%Y-%m-%d %H:%M %Z}; nothing was "
+                "changed. Look at it again"
+            )
         if now.users > approved.users:
             raise LedgerError(
                 f"{now.users} users are concerned by now, and {approved.users} were approved; nothing was "

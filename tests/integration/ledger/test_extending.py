@@ -150,6 +150,20 @@ def test_mistaken_extension_changes_nothing(
         assert ledger.execute("SELECT * FROM lifecycle.cohorts").fetchall() == before
 
 
+def test_two_who_look_at_once_and_approve_extend_once(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        seen = look_at_extension(ledger, CAMPAIGN, COHORT_DATE, NEXT, 3)
+        extend(ledger, seen, reason="the provider was down", actor="ada")
+        after_ada = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
+        with pytest.raises(LedgerError, match="ada has extended these cohorts since .*; nothing was changed"):
+            extend(ledger, seen, reason="the provider was down", actor="bob")
+        assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == after_ada
+        extend(
+            ledger, look_at_extension(ledger, CAMPAIGN, COHORT_DATE, NEXT, 3), reason="longer", actor="bob"
+        )
+
+
 def test_more_users_than_were_approved_are_not_extended(ledger_database: str) -> None:
     with connect(ledger_database) as ledger:
         stale_cohorts(ledger)
