@@ -151,10 +151,11 @@ class _GroupSender:
             dot_timeout=tools.smtp.dot_timeout,
             probe=probe,
         )
-        self._pacing = self._open_pacing(holder)
         self._gate = Gate(tools.connect_ledger, terms)
         with ledger_session(tools.connect_ledger) as ledger:
             self._keys = Keys(*one_row(ledger.execute(query("installation_keys"))))
+        # Last: it leases connections, which it would hold on to if anything failed after it.
+        self._pacing = self._open_pacing(holder)
 
     def _open_pacing(self, holder: UUID) -> Pacing | None:
         campaign, throttle = self._tools.campaign, self._tools.throttle

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from bench.throttle import largest_excess
 from lifecycle_emails.delivery.pacing import RENEW_SECONDS
 from lifecycle_emails.delivery.probe import probe_provider
 from lifecycle_emails.delivery.sender import Sent, send_group
+from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.orders import halt, resume
 from lifecycle_emails.ledger.provider import stop_provider, stopped_providers
 from lifecycle_emails.ledger.throttle import lease_connections, state_throttle, take_grants, throttle_now
@@ -162,6 +166,24 @@ def test_probe_that_the_throttle_gives_no_turn_says_nothing_about_the_provider(
     assert probe_provider(daily_run.tools) is None
     assert daily_run.ledger.execute("SELECT probed_at FROM lifecycle.provider_stops").fetchone() == (None,)
     assert smtp_server.accepted == []
+
+
+def test_group_that_cannot_begin_leases_no_connections(daily_run: DailyRun, smtp_server) -> None:
+    """Its gate finds the ledger gone: a lease held on by a thread that nobody ends would keep others out."""
+    daily_run.add_users(1)
+    daily_run.throttle = Throttle(connections=2)
+    limited = daily_run.plan()
+    open_sessions = count(1)
+
+    def connect() -> psycopg.Connection[Any]:
+        if next(open_sessions) > 2:  # after the one that leases batches, and the first of the sender's own
+            raise psycopg.OperationalError("the ledger went away")
+        return psycopg.connect(daily_run.ledger_url)
+
+    tools = replace(daily_run.tools, connect_ledger=connect)
+    with pytest.raises(LedgerError, match="the ledger went away"):
+        send_group(tools, limited.groups[0], stop=daily_run.stop)
+    assert daily_run.ledger.execute("SELECT count(*) FROM lifecycle.throttle_connections").fetchone() == (0,)
 
 
 def test_connection_is_left_after_its_number_of_mails(daily_run: DailyRun, smtp_server) -> None:
