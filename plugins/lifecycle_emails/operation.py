@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.actions import Actor, Done, carry_out_once
-from lifecycle_emails.ledger.approving import awaiting_cohorts, decide_volume
+from lifecycle_emails.ledger.approving import release_cohort
 from lifecycle_emails.ledger.extending import Extension, extend, look_at_extension
 from lifecycle_emails.ledger.orders import (
     halt,
@@ -27,8 +27,11 @@ from lifecycle_emails.ledger.orders import (
 from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.ledger.session import LedgerConnection
 from lifecycle_emails.ledger.settling import SettleAs, Settled, Which, settle
+from lifecycle_emails.ledger.steps import ledger_time
 from lifecycle_emails.order import SETTLING, Action, Order
-from lifecycle_emails.volume import VolumeVerdict
+
+EARLIEST_ZONE = timedelta(hours=14)
+"""A day begins nowhere on earth earlier than so long before it does in UTC."""
 
 
 def carry_out(ledger: LedgerConnection, order: Order, actor: Actor, campaigns: Collection[str]) -> Done:
@@ -44,6 +47,8 @@ def carry_out(ledger: LedgerConnection, order: Order, actor: Actor, campaigns: C
 def check_order(ledger: LedgerConnection, order: Order, campaigns: Collection[str]) -> None:
     """Raise LedgerError when the order makes no sense. ``campaigns``: ids that have a file."""
     order.check({*known_campaigns(ledger), *campaigns})
+    if order.cohort_to is not None and order.cohort_to > (ledger_time(ledger) + EARLIEST_ZONE).date():
+        raise LedgerError(f"{order.action}: {order.cohort_to} is in the future. Nothing was changed")
 
 
 def kept_arguments(ledger: LedgerConnection, order: Order) -> dict[str, Any]:
@@ -145,13 +150,9 @@ def _too_late(campaign: str, dates: tuple[date, ...]) -> list[str]:
 def _release_cohort(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:
     if order.cohort_from is None:
         raise LedgerError("release_cohort: give the cohort's date. Nothing was changed")
-    if awaiting_cohorts(ledger, campaign, [order.cohort_from]):
-        raise LedgerError(
-            f"cohort {order.cohort_from} of campaign {campaign} awaits approval; nothing was changed. Approve"
-            " or refuse it in Airflow, under required actions"
-        )
-    decide_volume(ledger, campaign, order.cohort_from, VolumeVerdict.APPROVED, actor, order.reason)
-    return f"cohort {order.cohort_from} released: its users are judged and sent by the next run"
+    too_late = release_cohort(ledger, campaign, order.cohort_from, actor, order.reason)
+    released = f"cohort {order.cohort_from} released: its users are judged by the next run"
+    return "\n".join([released, *_too_late(campaign, (order.cohort_from,) if too_late else ())])
 
 
 def _extend(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:

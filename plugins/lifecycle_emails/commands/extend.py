@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from lifecycle_emails.commands.command import (
     Commands,
@@ -17,7 +18,7 @@ from lifecycle_emails.commands.command import (
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.extending import Extension, look_at_extension
 from lifecycle_emails.ledger.session import Connect, ledger_session
-from lifecycle_emails.operation import told_extension
+from lifecycle_emails.operation import check_order, told_extension
 from lifecycle_emails.order import Action, Order
 
 EPILOG = """\
@@ -46,27 +47,30 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace, connect: Connect) -> str:
     """Show, ask, extend."""
     check_cohort_range(options)
+    order = Order(
+        Action.EXTEND,
+        options.reason,
+        options.campaign,
+        cohort_from=options.cohort_from,
+        cohort_to=options.cohort_to,
+        days=options.days,
+    )
     with ledger_session(connect) as ledger:
         check_campaign(ledger, options.campaign)
+        check_order(ledger, order, [options.campaign])  # before anybody is asked
         extension = look_at_extension(
             ledger, options.campaign, options.cohort_from, options.cohort_to, options.days
         )
         if not options.yes and not _approved(extension):
             raise LedgerError("not approved; nothing was changed")
-        order = Order(
-            Action.EXTEND,
-            options.reason,
-            options.campaign,
-            cohort_from=options.cohort_from,
-            cohort_to=options.cohort_to,
-            days=options.days,
-            approved_users=extension.users,
-            seen_extensions=extension.earlier,
-        )
-        return ordered(ledger, order)
+        approved = replace(order, approved_users=extension.users, seen_extensions=extension.earlier)
+        return ordered(ledger, approved)
 
 
 def _approved(extension: Extension) -> bool:
     if not sys.stdin.isatty():
         raise LedgerError(f"{told_extension(extension)}. Nothing was changed; approve it with --yes")
-    return input(f"{told_extension(extension)}. Extend? [y/N] ").strip().lower() in {"y", "yes"}
+    try:
+        return input(f"{told_extension(extension)}. Extend? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False

@@ -115,6 +115,27 @@ def decide_volume(
         _decide(ledger, campaign_id, cohort_date, verdict, actor, reason, by_a_person=True)
 
 
+def release_cohort(
+    ledger: LedgerConnection, campaign_id: str, cohort_date: date, actor: str, reason: str
+) -> bool:
+    """A person lets a refused cohort go after all. Returns whether it is past its deadline.
+
+    Raises LedgerError as `decide_volume` does, and for a cohort that awaits approval, before its deadline or
+    after: that is its approvers' to give.
+    """
+    arguments = {"campaign": campaign_id, "cohort_date": cohort_date}
+    with planning_transaction(ledger, actor=actor):
+        ledger.execute(query("lock_campaign"), arguments)
+        row = ledger.execute(query("volume_verdict"), arguments).fetchone()
+        if row is not None and row[0] == VolumeVerdict.AWAITING_APPROVAL:
+            raise LedgerError(
+                f"cohort {cohort_date} of campaign {campaign_id} awaits approval; nothing was changed. "
+                "Approve or refuse it in Airflow, under required actions"
+            )
+        decide_volume(ledger, campaign_id, cohort_date, VolumeVerdict.APPROVED, actor, reason)
+        return row is not None and bool(row[4])
+
+
 def record_answer(
     ledger: LedgerConnection,
     campaign_id: str,

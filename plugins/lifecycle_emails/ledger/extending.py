@@ -74,8 +74,8 @@ def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor:
         if now.earlier != approved.earlier:
             who, when = one_row(ledger.execute(query("last_extension"), arguments))
             raise LedgerError(
-                f"{who} has extended these cohorts since you looked, at {when:%Y-%m-%d %H:%M %Z}; nothing was "
-                "changed. Look at it again"
+                f"{who} has extended these cohorts since you looked, at {when:%Y-%m-%d %H:%M %Z}; nothing "
+                "was changed. Look at it again"
             )
         if now.users > approved.users:
             raise LedgerError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
@@ -23,6 +24,7 @@ from tests.integration.ledger.rows import (
     add_cohort,
     add_sends,
     connect,
+    let_time_pass,
     make_campaign,
     make_doubts,
     states,
@@ -229,6 +231,34 @@ def test_cohort_that_awaits_approval_is_not_released_past_its_approvers(ledger) 
     with pytest.raises(LedgerError, match="awaits approval; nothing was changed"):
         give(ledger, release, ADA)
     assert verdicts(ledger) == [("awaiting_approval", None)]
+
+
+def test_cohort_that_awaited_approval_until_its_deadline_is_not_released_past_its_approvers(ledger) -> None:
+    release = refused_cohort(ledger)
+    let_time_pass(ledger, timedelta(days=3))
+    with pytest.raises(LedgerError, match="awaits approval; nothing was changed"):
+        give(ledger, release, ADA)
+    assert verdicts(ledger) == [("awaiting_approval", None)]
+
+
+def test_refused_cohort_past_its_deadline_is_released_with_the_advice_to_extend(ledger) -> None:
+    release = refused_cohort(ledger)
+    decide_volume(ledger, CAMPAIGN, COHORT_DATE, VolumeVerdict.REFUSED, "olaf", "looks wrong")
+    let_time_pass(ledger, timedelta(days=3))
+    assert "lifecycle extend day4_follow_up --cohort-from 2026-05-01" in give(ledger, release).result
+
+
+@pytest.mark.parametrize(
+    "order",
+    [ordered(Action.EXTEND, days=2, approved_users=9), ordered(Action.SETTLE_AS_SENT)],
+    ids=["extend", "settle"],
+)
+def test_range_that_ends_in_the_future_is_refused(ledger, order: Order) -> None:
+    make_doubts(ledger, ["1"])
+    future = datetime.now(UTC).date() + timedelta(days=2)
+    with pytest.raises(LedgerError, match=f"{future} is in the future. Nothing was changed"):
+        give(ledger, replace(order, cohort_from=COHORT_DATE, cohort_to=future))
+    assert (states(ledger), audit(ledger)) == ({"1": "in_doubt"}, [])
 
 
 def test_settling_by_filter_and_by_name(ledger) -> None:
