@@ -14,7 +14,7 @@ FIVE_WORDS = """\
 | **cohort** | the users created on one day; a run mails one cohort |
 | **sent** | the mail server accepted the mail. Once sent, never sent again |
 | **held** | not mailed, for a reason that is written down: `suppressed`, `capped`, `stale` (too late), \
-`invalid_address`, `left_audience`, `render_failed` |
+`invalid_address`, `left_audience`, `render_failed`, `daily_limit` |
 | **cap** | how many lifecycle e-mails a user may get in a rolling window, over all campaigns |
 """
 
@@ -61,9 +61,9 @@ server is stopped: its log says so, and nothing is lost.
 
 ## Run it by hand
 
-**Trigger** with a `cohort_date` mails the users created on that day who have not been mailed yet; with `dry_run` it \
-only shows how many there would be. A **backfill** over past days is safe: who has been mailed is not mailed again, \
-and what is past its deadline is `stale`.
+**Trigger** with a `cohort_date` mails the users created on that day who have not been mailed yet; with `dry_run` \
+nobody is, and the log of `limit_rate` names who would be, and who not and why. A **backfill** over past days is safe: \
+who has been mailed is not mailed again, and what is past its deadline is `stale`.
 """
 
 MAINTENANCE_DOC = """\
