@@ -151,3 +151,10 @@ def test_unknown_user_is_one_clear_message_and_nothing_is_written(why: Why) -> N
     assert refused.startswith("lifecycle: the ledger knows no user 99: no run has found this id")
     assert why.ask()[0] == 1
     assert why.ask("1", "--address", "a@example.com")[0] == 1
+
+
+def test_ledger_that_went_back_in_time_is_told_as_what_stops_sending(why: Why) -> None:
+    why.run.add_users(42)
+    why.run.plan()
+    why.run.ledger.execute("INSERT INTO lifecycle.restores (finding) VALUES ('another server')")
+    assert "the ledger may have gone back in time: another server" in why("42").splitlines()[0]
