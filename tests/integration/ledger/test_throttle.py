@@ -169,6 +169,7 @@ def test_rate_that_was_slowed_stays_a_rate_where_the_clock_was_put_back(ledger) 
     ledger.execute("UPDATE lifecycle.throttles SET slowed_at = now() + interval '10 min'")
     assert take_grants(ledger, SMTP, 2).spacing == pytest.approx(1 / 8)
     assert throttle_now(ledger, SMTP).effective_rate == 8
+    assert slow_down(ledger, SMTP, "421 4.7.0 too fast") == 4
 
 
 def test_complaints_of_the_provider_halve_the_rate_once_and_it_recovers(ledger) -> None:

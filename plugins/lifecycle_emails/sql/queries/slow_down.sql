@@ -6,5 +6,6 @@ SET slowed_to = greatest(lifecycle.effective_rate(t, now()) / 2, t.mails_per_sec
     slowed_because = %(because)s
 WHERE t.smtp_conn_id = %(smtp_conn_id)s
   AND t.mails_per_second IS NOT NULL
-  AND (t.slowed_at IS NULL OR t.slowed_at < now() - make_interval(secs => %(one_complaint)s))
+  -- nor is one that lies ahead the same, as after a clock was put back
+  AND (t.slowed_at IS NULL OR abs(extract(epoch FROM now() - t.slowed_at)) > %(one_complaint)s)
 RETURNING t.slowed_to
