@@ -18,6 +18,9 @@ from lifecycle_emails.ledger.session import LedgerConnection
 from lifecycle_emails.ledger.throttle import ThrottleNow, throttle_now
 from lifecycle_emails.ledger.upkeep import sweep
 
+HELD_REASONS = (
+    "suppressed", "capped", "stale", "invalid_address", "left_audience", "render_failed", "daily_limit",
+)  # fmt: skip
 STATES = ("planned", "ready", "sending", "sent", "held", "rejected", "in_doubt")
 
 
@@ -34,6 +37,11 @@ class Reconciliation:
     problems: tuple[str, ...]
     table: str
     counts: dict[str, Any]
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Users held, by every reason there is."""
+        return {**dict.fromkeys(HELD_REASONS, 0), **self.counts["held"]}
 
 
 def reconcile(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequence[date]) -> Reconciliation:

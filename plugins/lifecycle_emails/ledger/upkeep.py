@@ -90,7 +90,7 @@ def sweep(ledger: LedgerConnection, campaign_id: str, cohort_dates: Sequence[dat
 
 
 def oldest_open_rows(ledger: LedgerConnection) -> list[tuple[str, float]]:
-    """Each campaign with open cohorts, and for how many seconds its oldest open row has been there."""
+    """Each campaign of the ledger, and for how many seconds its oldest open row has been there."""
     return ledger.execute(query("oldest_open_rows")).fetchall()
 
 

@@ -95,7 +95,7 @@ class ReconcileOperator(BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         for line in result.table.splitlines():
             self.log.info("%s", line)
-        metrics.gauge_by_reason("lifecycle.held", result.counts["held"], campaign=campaign.id)
+        metrics.gauge_by_reason("lifecycle.held", result.held, campaign=campaign.id)
         problems = [*failed, *result.problems]
         if problems:
             raise AirflowFailException(_problems(self.campaign_id, problems))

@@ -46,6 +46,15 @@ def test_finished_run_has_no_problems_and_its_sums_close(ledger_database: str) -
     assert "1 capped" in result.table
 
 
+def test_held_are_counted_by_every_reason_there_is_so_that_a_gauge_comes_down(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["3"], state="held", held_reason="capped")
+        reasons = ledger.execute("SELECT unnest(enum_range(NULL::lifecycle.held_reason))::text").fetchall()
+        held = reconcile(ledger, CAMPAIGN, [COHORT_DATE]).held
+    assert held == {reason: int(reason == "capped") for (reason,) in reasons}
+
+
 def test_answer_still_due_is_waited_for_and_an_overdue_one_is_in_doubt(ledger_database: str) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)

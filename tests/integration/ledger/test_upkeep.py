@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 from lifecycle_emails.ledger.alerts import undelivered_alerts
-from lifecycle_emails.ledger.upkeep import keep_up
+from lifecycle_emails.ledger.upkeep import keep_up, oldest_open_rows
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -88,3 +88,16 @@ def test_retention_drops_detail_of_old_cohorts_and_never_a_key(ledger_database: 
             "SELECT user_id, state::text, detail, queue_id FROM lifecycle.sends ORDER BY 1"
         ).fetchall()
     assert rows == [("new", "sent", "dot: 250", None), ("old", "sent", None, None)]
+
+
+def test_oldest_open_row_comes_down_when_the_last_cohort_closes(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"])
+        let_time_pass(ledger, timedelta(hours=7))
+        [(_, seconds)] = oldest_open_rows(ledger)
+        assert seconds >= 7 * 3600
+        let_time_pass(ledger, timedelta(days=2))
+        keep_up(ledger, (), now=datetime.now(UTC))
+        assert ledger.execute("SELECT closed_at IS NOT NULL FROM lifecycle.cohorts").fetchall() == [(True,)]
+        assert oldest_open_rows(ledger) == [("day4_follow_up", 0.0)]
