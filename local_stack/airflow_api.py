@@ -80,6 +80,10 @@ class AirflowApi:
         trace: TracebackType | None,
     ) -> None:
         """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def logged_in_as(self, username: str, password: str) -> "AirflowApi":

@@ -88,18 +88,18 @@ class AirflowStack:
             self._database_url,
             {**QUICK, "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags), **changes},
         )
+        self.api: AirflowApi = self._airflow.api()
         try:
             self._airflow.begin()
             self._airflow.finish(lambda _line: None)
-            with self._airflow.api() as api:
-                api.set_pool(POOL, PARALLELISM, "Tasks that send mail at the same time")
+            self.api.set_pool(POOL, PARALLELISM, "Tasks that send mail at the same time")
         except BaseException:
             self.stop()
             raise
-        self.api: AirflowApi = self._airflow.api()
 
     def stop(self) -> None:
         """Stop every process, drop the metadata, delete the folder. No error when that has been done."""
+        self.api.close()
         for orphan in self._orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for process in (*orphan.children(recursive=True), orphan):

@@ -30,8 +30,7 @@ USUAL, UNUSUAL = 4, 200
 @pytest.fixture(scope="module")
 def stack(postgres_server: PostgresServer) -> Iterator[AirflowStack]:
     running = AirflowStack(postgres_server, "volume", {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": LOGINS})
-    with running.api:
-        yield running
+    yield running
     running.stop()
 
 
