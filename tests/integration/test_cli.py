@@ -88,6 +88,19 @@ def test_validate_reads_the_throttles(capsys, tmp_path: Path) -> None:
     assert run(capsys, "validate", "--include", str(include.path))[0] == 0
 
 
+def test_validate_reads_the_daily_limit_of_all_campaigns_once(capsys, tmp_path: Path) -> None:
+    include = IncludeFolder(tmp_path)
+    include.write(
+        "campaigns/second.yaml",
+        include.path.joinpath("campaigns/welcome.yaml")
+        .read_text()
+        .replace("id: welcome", "id: second\ntemplate: welcome"),
+    )
+    include.write("lifecycle.yaml", "max_sends_per_day: 0\n")
+    status, _, said = run(capsys, "validate", "--include", str(include.path))
+    assert (status, said.count("lifecycle.yaml")) == (1, 1)
+
+
 def test_command_runs_as_a_module_and_explains_itself() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lifecycle_emails", "--help"],

@@ -149,6 +149,9 @@ def test_unknown_user_is_one_clear_message_and_nothing_is_written(why: Why) -> N
     status, said, refused = why.ask("99")
     assert (status, said) == (1, "")
     assert refused.startswith("lifecycle: the ledger knows no user 99: no run has found this id")
+    status, said, refused = why.ask("ada@example.com")
+    assert (status, said, "example.com" in refused) == (1, "", False)
+    assert "--address" in refused
     assert why.ask()[0] == 1
     assert why.ask("1", "--address", "a@example.com")[0] == 1
 

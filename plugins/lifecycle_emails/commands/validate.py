@@ -23,6 +23,7 @@ def run(options: argparse.Namespace, connect: Connect) -> str:  # noqa: ARG001  
     """Read everything and report every mistake, not only the first."""
     from lifecycle_emails.audience import Audience  # noqa: PLC0415  (not needed by the other commands)
     from lifecycle_emails.campaign import load_campaign  # noqa: PLC0415
+    from lifecycle_emails.daily_limit import load_daily_limits  # noqa: PLC0415
     from lifecycle_emails.message import MessageTemplates  # noqa: PLC0415
     from lifecycle_emails.throttle import check_throttles_are_used, load_throttles  # noqa: PLC0415
 
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace, connect: Connect) -> str:  # noqa: ARG001  
             mistakes.append(str(error))
             continue
         smtp_conn_ids.add(campaign.smtp_conn_id)
-        for load in (Audience.load, MessageTemplates.load):
+        for load in (Audience.load, MessageTemplates.load, load_daily_limits):
             try:
                 load(options.include, campaign)
             except LifecycleError as error:
@@ -53,5 +54,6 @@ def run(options: argparse.Namespace, connect: Connect) -> str:  # noqa: ARG001  
     except LifecycleError as error:
         mistakes.append(str(error))
     if mistakes:
-        raise LifecycleError("\n".join(mistakes))
+        # a file that all campaigns share has its mistake for each of them
+        raise LifecycleError("\n".join(dict.fromkeys(mistakes)))
     return f"no mistakes in {', '.join(names)}"

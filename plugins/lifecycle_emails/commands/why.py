@@ -24,6 +24,8 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
     """Look the user up."""
     if (options.user is None) == (options.address is None):
         raise LedgerError("name a user, or an address by --address; nothing was changed")
+    if options.user is not None and "@" in options.user:
+        raise LedgerError("this is no user's id; an address goes behind --address. Nothing was changed")
     with ledger_session(connect) as ledger:
         users = [options.user] if options.user is not None else users_of_address(ledger, options.address)
         found = [history_of_user(ledger, user, address=options.address) for user in users]
