@@ -151,6 +151,6 @@ def _ago(run: Run, days: int) -> Any:
 
 
 STORIES = (
-    Story("a cohort of 50 times the usual size is approved in the UI", approve_in_the_ui),
+    Story("a cohort of 50 times the usual size is approved in the UI", approve_in_the_ui, "unusual-size"),
     Story("a viewer tries everything", unauthorised),
 )
