@@ -14,7 +14,7 @@ from lifecycle_emails.ledger.history import Order, SendHistory, UserHistory
 _HELD = {
     "suppressed": "the user, or the address, is on the suppression list",
     "capped": "the frequency cap allows no more mails now",
-    "stale": "the deadline of the cohort had passed",
+    "stale": "the cohort's deadline, or the run's own, had passed",
     "invalid_address": "the address in the source is no usable one",
     "left_audience": "the audience's query no longer returns this user",
     "render_failed": "the template fails for this user",
@@ -75,7 +75,7 @@ def _after_hold(user: UserHistory, send: SendHistory) -> str:
             "for a range of cohorts."
         )
     if send.held_reason == "stale":
-        return "Its deadline is later now: the next scheduled run judges the user again."
+        return "The cohort's own deadline is later: the next scheduled run judges the user again."
     return f"{_TO_DO[send.held_reason or '']} ({_time(send.deadline)})."
 
 

@@ -145,6 +145,22 @@ def test_halt_doubt_and_passed_deadline_are_told_with_what_to_do(why: Why) -> No
     assert "lifecycle extend" in why("42")
 
 
+def test_run_with_a_shorter_deadline_of_its_own_is_told_apart_from_the_cohorts(why: Why) -> None:
+    run = why.run
+    run.add_users(42)
+    run.plan()
+    let_time_pass(run.ledger, timedelta(days=1))
+    run.ledger.execute(
+        "UPDATE lifecycle.sends SET state = 'held', held_reason = 'stale', detail = 'more than 1 days late, as this run asked'"
+    )
+    told = why("42").splitlines()[0]
+    assert (
+        "the cohort's deadline, or the run's own, had passed (more than 1 days late, as this run asked)"
+        in told
+    )
+    assert "The cohort's own deadline is later: the next scheduled run judges the user again." in told
+
+
 def test_unknown_user_is_one_clear_message_and_nothing_is_written(why: Why) -> None:
     status, said, refused = why.ask("99")
     assert (status, said) == (1, "")

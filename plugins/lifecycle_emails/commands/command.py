@@ -15,15 +15,13 @@ from lifecycle_emails.ledger.actions import Actor
 from lifecycle_emails.ledger.orders import known_campaigns
 from lifecycle_emails.ledger.session import Connect, LedgerConnection
 from lifecycle_emails.operation import carry_out
-from lifecycle_emails.order import Order
+from lifecycle_emails.order import LONGEST_RANGE_DAYS, Order
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  (no public name)
 """What ``ArgumentParser.add_subparsers`` returns."""
 
 Run: TypeAlias = Callable[[argparse.Namespace, Connect], str]
 """A command: takes its options and how to open the ledger, returns what to print."""
-
-LONGEST_RANGE_DAYS = 366
 
 
 def add_command(commands: Commands, name: str, run: Run, text: str) -> argparse.ArgumentParser:
