@@ -147,7 +147,10 @@ def _range_and_numbers() -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="First cohort date",
-            description="For extend and settle: the day on which the first cohort's users were created.",
+            description=(
+                "For extend, settle and release_cohort (the same day twice): the day on which the first"
+                " cohort's users were created."
+            ),
         ),
         "cohort_to": Param(
             None,
