@@ -22,6 +22,7 @@ from local_stack.stack import LocalStack
 IMAGES = Path("docs") / "images"
 DAG = "day4_follow_up"
 LAST_TASK = "reconcile"
+OPERATIONS_DAG = "lifecycle_operations"
 GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
 LANGUAGES_IN_OTHER_SCRIPTS = ("ar", "el", "he", "hi", "ja", "ko", "uk", "zh-cn")  # of the example names
@@ -45,6 +46,7 @@ class Photographer:
         self._page.get_by_label("Show Graph").click()
         self._page.get_by_label("Collapse Details Panel").click()
         self._page.locator(".react-flow__node").filter(has_text=LAST_TASK).wait_for()
+        self._page.locator(".react-flow__controls-fitview").click()
         self._take("graph")
 
     def grid(self) -> None:
@@ -55,6 +57,13 @@ class Photographer:
         self._page.locator("canvas").first.wait_for()
         self._widen_grid()
         self._take("grid")
+
+    def operations(self) -> None:
+        """Take the form in which an operator gives an order; it is not sent."""
+        self._page.goto(f"{self._settings.airflow_url}/dags/{OPERATIONS_DAG}")
+        self._page.get_by_role("button", name="Trigger").click()
+        self._page.get_by_text("Reason").first.wait_for()
+        self._take("operations")
 
     def inbox(self, mail: int, alert: int) -> None:
         """Take the list of the mails, one mail and one alert, given by their numbers in the inbox."""
@@ -115,6 +124,7 @@ def take_pictures(settings: Settings) -> None:
         photographer.log_in()
         photographer.graph(runs[-1].run_id)
         photographer.grid()
+        photographer.operations()
         photographer.inbox(mail, alert)
 
     in_browser(take)

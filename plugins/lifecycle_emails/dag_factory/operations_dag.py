@@ -116,8 +116,8 @@ def _form(campaigns: tuple[str, ...]) -> dict[str, Param]:
             description="Its id. Empty means all campaigns: for halt, resume, suppress, unsuppress.",
         ),
         "user_ids": Param(
-            [],
-            type="array",
+            None,
+            type=["null", "array"],  # without "null" the form calls it required
             title="Users",
             items={"type": "string", "pattern": NO_ADDRESS, "maxLength": 250},
             maxItems=MOST_USERS,
