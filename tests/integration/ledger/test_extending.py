@@ -156,7 +156,9 @@ def test_two_who_look_at_once_and_approve_extend_once(ledger_database: str) -> N
         seen = look_at_extension(ledger, CAMPAIGN, COHORT_DATE, NEXT, 3)
         extend(ledger, seen, reason="the provider was down", actor="ada")
         after_ada = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
-        with pytest.raises(LedgerError, match=r"ada has extended these cohorts since .*; nothing was changed"):
+        with pytest.raises(
+            LedgerError, match=r"ada has extended these cohorts since .*; nothing was changed"
+        ):
             extend(ledger, seen, reason="the provider was down", actor="bob")
         assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == after_ada
         extend(
