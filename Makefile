@@ -30,7 +30,7 @@ up: setup ## Start the local stack, send one day, and leave it running
 down: ## Stop the local stack; no process is left
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local_stack down; fi
 
-test: setup ## Run all fast tests (at most 8 minutes)
+test: setup ## Run all tests (ten to twenty minutes on two cores)
 	@$(BIN)/python -m pytest $(ARGS)
 
 flaky: setup ## Run the fast tests RUNS=10 times in a row, and end at the first that is red
