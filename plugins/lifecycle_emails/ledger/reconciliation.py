@@ -44,8 +44,14 @@ class Reconciliation:
         return {**dict.fromkeys(HELD_REASONS, 0), **self.counts["held"]}
 
 
-def reconcile(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequence[date]) -> Reconciliation:
-    """Add up these cohorts. Moves answers that are overdue to in_doubt first, and changes nothing else."""
+def reconcile(
+    ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequence[date], *, throttled: bool = False
+) -> Reconciliation:
+    """Add up these cohorts. Moves answers that are overdue to in_doubt first, and changes nothing else.
+
+    ``throttled``: whether the campaign's SMTP connection has a throttle. The ledger remembers one that is no
+    more, and only the file says that it is gone.
+    """
     sweep(ledger, campaign.id, cohort_dates)
     arguments = {
         "campaign": campaign.id,
@@ -56,7 +62,7 @@ def reconcile(ledger: LedgerConnection, campaign: Campaign, cohort_dates: Sequen
     awaited = ledger.execute(query("answers_awaited"), arguments).fetchone()
     rows = ledger.execute(query("states_by_cohort"), arguments).fetchall()
     audiences = ledger.execute(query("cohort_audiences"), arguments).fetchall()
-    throttle = throttle_now(ledger, campaign.smtp_conn_id)
+    throttle = throttle_now(ledger, campaign.smtp_conn_id) if throttled else None
     table = _table(campaign.id, rows, audiences)
     return Reconciliation(
         waiting_until=awaited[0] if awaited else None,

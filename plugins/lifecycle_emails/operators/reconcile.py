@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Asset, BaseSensorOperator, Context, PokeReturnValue, TriggerRule
@@ -18,6 +19,7 @@ from lifecycle_emails.operators.campaign_operator import (
     open_ledger,
     read_run,
 )
+from lifecycle_emails.throttle import load_throttle
 
 
 class ReconcileOperator(BaseSensorOperator):
@@ -72,6 +74,7 @@ class ReconcileOperator(BaseSensorOperator):
         """Look at the run's cohorts once."""
         with mistakes_fail_at_once():
             campaign, request = read_run(context, self.include_dir, self.campaign_id)
+            throttled = load_throttle(Path(self.include_dir), campaign.smtp_conn_id) is not None
         failed = list(failed_tasks(context))
         if request.dry_run:
             if failed:
@@ -83,7 +86,7 @@ class ReconcileOperator(BaseSensorOperator):
 
         try:
             with open_ledger(self.ledger_conn_id) as ledger:
-                result = reconcile(ledger, campaign, cohorts)
+                result = reconcile(ledger, campaign, cohorts, throttled=throttled)
         except LifecycleError as error:
             if failed:
                 raise AirflowFailException(_problems(self.campaign_id, [*failed, str(error)])) from None

@@ -121,9 +121,12 @@ def test_daily_limit_of_the_throttle_is_said_and_who_waits_for_it_is_no_problem(
             "1 users are ready and were not mailed" in reconcile(ledger, CAMPAIGN, [COHORT_DATE]).problems[0]
         )
         state_throttle(ledger, CAMPAIGN.smtp_conn_id, Throttle(mails_per_day=2))
-        assert len(reconcile(ledger, CAMPAIGN, [COHORT_DATE]).problems) == 1
+        assert len(reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=True).problems) == 1
         take_grants(ledger, CAMPAIGN.smtp_conn_id, 2)
-        result = reconcile(ledger, CAMPAIGN, [COHORT_DATE])
+        result = reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=True)
         assert result.problems == ()
         assert "2 of 2 mails of" in result.table.splitlines()[-1]
         assert "the daily limit is reached: who is ready stays so" in result.table
+        taken_out_of_the_file = reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=False)
+        assert len(taken_out_of_the_file.problems) == 1
+        assert "mails of" not in taken_out_of_the_file.table
