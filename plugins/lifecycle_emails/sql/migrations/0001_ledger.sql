@@ -202,7 +202,8 @@ CREATE TABLE lifecycle.cap_refusals (
 );
 CREATE INDEX cap_refusals_by_user ON lifecycle.cap_refusals (user_id, rule, refused_at);
 
--- The user's slots under the frequency cap. A slot counts in a window while slot_at > now() - window.
+-- The user's slots under the frequency cap. A slot counts in a window while slot_at > now() - window. Daily limits count
+-- the same slots, found through the few cohorts that could be mailed on a day.
 CREATE VIEW lifecycle.cap_slots AS
 SELECT
     user_id,
@@ -212,7 +213,8 @@ SELECT
         WHEN 'sent' THEN sent_at
         WHEN 'in_doubt' THEN answer_due
         ELSE timestamptz 'infinity'
-    END AS slot_at
+    END AS slot_at,
+    cohort_date
 FROM lifecycle.sends
 WHERE state IN ('ready', 'sending', 'in_doubt', 'sent');
 
