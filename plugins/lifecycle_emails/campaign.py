@@ -5,14 +5,12 @@ Knows the file's fields and the folders beside it. Must not know databases, Airf
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
-import pendulum
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from lifecycle_emails.address import parse_mailbox
@@ -20,6 +18,7 @@ from lifecycle_emails.configuration_file import (
     ConfigurationFile,
     FieldPath,
     Mistake,
+    checked_timezone,
     did_you_mean,
     shown_name,
 )
@@ -36,7 +35,6 @@ _ID = r"[a-z][a-z0-9_]{2,62}"
 _FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _EXAMPLE_MAILBOX = "The team <hello@example.com>"
 _SCHEDULE = r"[0-5]?[0-9] ([01]?[0-9]|2[0-3]) \* \* \*"
-_MACHINE_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 
 
 def _check_schedule(schedule: str) -> str:
@@ -45,20 +43,6 @@ def _check_schedule(schedule: str) -> str:
             "does not fire once per calendar day. Write `M H * * *` in numbers, such as `0 6 * * *`"
         )
     return schedule
-
-
-def _check_timezone(name: str) -> str:
-    try:
-        pendulum.timezone(name)
-    except (ValueError, OSError):
-        known = False
-    else:
-        known = name not in _MACHINE_ZONES
-    if not known:
-        near = difflib.get_close_matches(name, sorted(pendulum.timezones() - _MACHINE_ZONES), n=1)
-        hint = f"Did you mean `{near[0]}`?" if near else "Write a name such as `UTC` or `Europe/Berlin`"
-        raise ValueError(f"is not the name of a time zone. {hint}")
-    return name
 
 
 def _check_mailbox(text: str) -> str:
@@ -111,7 +95,7 @@ _ConnectionId = Annotated[
 _Schedule = Annotated[
     str, AfterValidator(_check_schedule), Field(json_schema_extra={"pattern": f"^{_SCHEDULE}$"})
 ]
-_Timezone = Annotated[str, AfterValidator(_check_timezone)]
+_Timezone = Annotated[str, AfterValidator(checked_timezone)]
 _Mailbox = Annotated[str, AfterValidator(_check_mailbox)]
 _Unsubscribe = Annotated[str, AfterValidator(_check_unsubscribe)]
 _FeedbackId = Annotated[

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pendulum
 import pydantic
 import yaml
 
@@ -19,6 +20,8 @@ from lifecycle_emails.errors import ConfigurationError
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 FieldPath = tuple[str, ...]
+
+_MACHINE_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,21 @@ def did_you_mean(written: str, known: Sequence[str]) -> str:
     if near:
         return f"Did you mean `{near[0]}`?"
     return f"Known: {', '.join(known)}." if known else "There are none yet."
+
+
+def checked_timezone(name: str) -> str:
+    """Give the name of a time zone back; ValueError, for a field's validator, says what to write instead."""
+    try:
+        pendulum.timezone(name)
+    except (ValueError, OSError):
+        known = False
+    else:
+        known = name not in _MACHINE_ZONES
+    if not known:
+        near = difflib.get_close_matches(name, sorted(pendulum.timezones() - _MACHINE_ZONES), n=1)
+        hint = f"Did you mean `{near[0]}`?" if near else "Write a name such as `UTC` or `Europe/Berlin`"
+        raise ValueError(f"is not the name of a time zone. {hint}")
+    return name
 
 
 def mistakes_error(

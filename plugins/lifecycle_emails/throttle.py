@@ -7,7 +7,6 @@ at all, means no throttle.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -16,10 +15,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import pendulum
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
-from lifecycle_emails.configuration_file import ConfigurationFile, did_you_mean, shown_name
+from lifecycle_emails.configuration_file import ConfigurationFile, checked_timezone, did_you_mean, shown_name
 from lifecycle_emails.errors import ConfigurationError
 
 SCHEMA_FILE = "throttles.schema.json"
@@ -35,15 +33,6 @@ def _read_age(written: Any) -> timedelta:
         raise ValueError("is not a length of time. Write for example `connection_age: 5 minutes`.")
     number, unit = written.rstrip("s").split()
     return timedelta(**{f"{unit}s": int(number)})
-
-
-def _check_timezone(name: str) -> str:
-    zones = pendulum.timezones() - {"localtime", "posixrules", "Factory"}
-    if name not in zones:
-        near = difflib.get_close_matches(name, sorted(zones), n=1)
-        hint = f"Did you mean `{near[0]}`?" if near else "Write a name such as `UTC` or `Europe/Berlin`."
-        raise ValueError(f"is not the name of a time zone. {hint}")
-    return name
 
 
 def _check_connection_id(name: str) -> str:
@@ -85,7 +74,7 @@ class Throttle(_Written):
     mails_per_day: _DayMaximum | None = Field(
         default=None, description="Mails of one calendar day in `timezone`; the rest waits for a later run."
     )
-    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
+    timezone: Annotated[str, AfterValidator(checked_timezone)] = Field(
         default="UTC", description="Time zone of the days of `mails_per_day` and `warm_up`."
     )
     connections: int | None = Field(
