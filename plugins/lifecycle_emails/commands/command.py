@@ -10,12 +10,16 @@ from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
+from lifecycle_emails.campaign import campaign_ids
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.actions import Actor
 from lifecycle_emails.ledger.orders import known_campaigns
 from lifecycle_emails.ledger.session import Connect, LedgerConnection
 from lifecycle_emails.operation import carry_out
 from lifecycle_emails.order import LONGEST_RANGE_DAYS, Order
+
+INCLUDE_HERE = Path("include")
+"""Where a command looks for campaigns that no run has planned yet."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  (no public name)
 """What ``ArgumentParser.add_subparsers`` returns."""
@@ -80,7 +84,7 @@ def checked_range(options: argparse.Namespace, prefix: str) -> tuple[date, date]
 
 def check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:
     """A mistyped id would look as if sending had stopped. Known: planned before, or a file in ./include."""
-    known = set(known_campaigns(ledger)) | {file.stem for file in Path("include/campaigns").glob("*.yaml")}
+    known = {*known_campaigns(ledger), *campaign_ids(INCLUDE_HERE)}
     if campaign_id is not None and campaign_id not in known:
         raise LedgerError(
             f"there is no campaign {campaign_id}; nothing was changed. "
@@ -90,8 +94,7 @@ def check_campaign(ledger: LedgerConnection, campaign_id: str | None) -> None:
 
 def ordered(ledger: LedgerConnection, order: Order) -> str:
     """Carry out an order in the name of whoever runs this command, audited; return what came of it."""
-    campaigns = [file.stem for file in Path("include/campaigns").glob("*.yaml")]
-    return carry_out(ledger, order, Actor(actor(ledger), "command"), campaigns).result
+    return carry_out(ledger, order, Actor(actor(ledger), "command"), campaign_ids(INCLUDE_HERE)).result
 
 
 def actor(ledger: LedgerConnection) -> str:

@@ -6,13 +6,13 @@ import argparse
 import sys
 from dataclasses import replace
 
+from lifecycle_emails.campaign import campaign_ids
 from lifecycle_emails.commands.command import (
+    INCLUDE_HERE,
     Commands,
     add_cohort_range,
     add_command,
     add_reason,
-    check_campaign,
-    check_cohort_range,
     ordered,
 )
 from lifecycle_emails.errors import LedgerError
@@ -46,7 +46,6 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, connect: Connect) -> str:
     """Show, ask, extend."""
-    check_cohort_range(options)
     order = Order(
         Action.EXTEND,
         options.reason,
@@ -56,8 +55,7 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
         days=options.days,
     )
     with ledger_session(connect) as ledger:
-        check_campaign(ledger, options.campaign)
-        check_order(ledger, order, [options.campaign])  # before anybody is asked
+        check_order(ledger, order, campaign_ids(INCLUDE_HERE))  # before anybody is asked
         extension = look_at_extension(
             ledger, options.campaign, options.cohort_from, options.cohort_to, options.days
         )
