@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from lifecycle_emails.address import scrub_addresses
-from lifecycle_emails.ledger.history import Order, SendHistory, UserHistory
+from lifecycle_emails.ledger.history import InForce, SendHistory, UserHistory
 
 _HELD = {
     "suppressed": "the user, or the address, is on the suppression list",
@@ -103,7 +103,7 @@ def _ready(user: UserHistory, send: SendHistory) -> str:
     return "ready, holds its slot of the frequency cap, and waits for send_batch of its run or of the next"
 
 
-def _stops(user: UserHistory, send: SendHistory) -> Iterator[Order]:
+def _stops(user: UserHistory, send: SendHistory) -> Iterator[InForce]:
     return (halt for halt in user.halts if halt.campaign in (None, send.campaign))
 
 
@@ -112,9 +112,9 @@ def _paragraphs(user: UserHistory) -> Iterator[list[str]]:
         yield [f"No run has found user {user.user_id} in an audience."]
     for send in user.sends:
         yield [in_one_sentence(user, send), *_facts(user, send)]
-    for title, orders in (("Suppressions in force", user.suppressions), ("Sending is stopped", user.halts)):
-        if orders:
-            yield [f"{title}:", *(f"  {_order(order)}" for order in orders)]
+    for title, stops in (("Suppressions in force", user.suppressions), ("Sending is stopped", user.halts)):
+        if stops:
+            yield [f"{title}:", *(f"  {_in_force(stop)}" for stop in stops)]
 
 
 def _facts(user: UserHistory, send: SendHistory) -> Iterator[str]:
@@ -146,9 +146,9 @@ def _facts(user: UserHistory, send: SendHistory) -> Iterator[str]:
             yield f"  slot     taken by {slot.campaign} ({slot.state}), {since}"
 
 
-def _order(order: Order) -> str:
-    where = order.campaign or "all campaigns"
-    return f"{order.kind}, {where}, since {_time(order.since)} by {order.by}: {_words(order.reason)}"
+def _in_force(stop: InForce) -> str:
+    where = stop.campaign or "all campaigns"
+    return f"{stop.kind}, {where}, since {_time(stop.since)} by {stop.by}: {_words(stop.reason)}"
 
 
 def _by(run: str | None) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from lifecycle_emails.commands.command import Commands, actor, add_command, add_reason
 from lifecycle_emails.ledger.session import Connect, ledger_session
-from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, release, watch, witness_of
+from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, trust_again, watch, witness_of
 
 EPILOG = """\
 First give again what was ordered since then, for it is forgotten too: suppressions, halts, longer deadlines.
@@ -39,11 +39,11 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace, connect: Connect) -> str:
-    """Look once more, then release."""
+    """Look once more, then trust it again."""
     witness = witness_of(os.environ.get(WITNESS_VARIABLE))
     with ledger_session(connect) as ledger:
         watch(ledger, witness)
-        in_doubt = release(
+        in_doubt = trust_again(
             ledger,
             witness,
             since=options.since,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from lifecycle_emails.delivery.pacing import Refusal
+from lifecycle_emails.delivery.pacing import NoTurn
 from lifecycle_emails.delivery.refusal_watch import RefusalWatch
 from lifecycle_emails.delivery.reply import Outcome, Phase, Verdict
 from lifecycle_emails.delivery.smtp_session import SmtpSession
@@ -46,7 +46,7 @@ class Tally:
         self._counts: Counter[str] = Counter()
         self.stopped_by: str | None = None
         """Why nothing more should be offered: a halt or a stopped provider."""
-        self.refusal: Refusal | None = None
+        self.refusal: NoTurn | None = None
         """What the throttle said when it gave no lane a turn."""
         self.failure: Exception | None = None
         """What ended a lane: a connection that could not be opened, or a fault of our own."""

@@ -57,7 +57,7 @@ ASK_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Refusal:
+class NoTurn:
     """Why lanes were given no turn, in words, and when to come back; ``for_today``: a day's limit."""
 
     because: str
@@ -99,7 +99,7 @@ class Pacing:
             self.connections = lease_connections(self._ledger, smtp_conn_id, holder, connections)
         self.paced = throttle.mails_per_second is not None
         """Whether there is a rate, which a provider that says "too fast" can slow down."""
-        self.refusal: Refusal | None = None
+        self.refusal: NoTurn | None = None
         """Why the last lane that got no turn got none."""
         if not self.connections:
             self.refusal = _refused("no SMTP connection is free", CONNECTIONS_AGAIN_SECONDS)
@@ -231,7 +231,7 @@ class Pacing:
                 self._asking += left
                 return
         because = "its daily limit is reached" if for_today else "its next free moment is too far off"
-        self.refusal = Refusal(because, grants.ask_again, for_today)
+        self.refusal = NoTurn(because, grants.ask_again, for_today)
         for asked in left:
             asked.answer(granted=False)
 
@@ -262,7 +262,7 @@ class Pacing:
                 self._smtp_conn_id, complaint, rate,
             )  # fmt: skip
 
-    def _refuse(self, asking: list[_Asked], refusal: Refusal | None) -> None:
+    def _refuse(self, asking: list[_Asked], refusal: NoTurn | None) -> None:
         """Let everybody go who waits."""
         with self._changed:
             asking = [*asking, *self._asking, *(asked for _, _, asked in self._given)]
@@ -296,5 +296,5 @@ class Pacing:
         return self._ledger
 
 
-def _refused(because: str, seconds: float) -> Refusal:
-    return Refusal(because, datetime.now(UTC) + timedelta(seconds=seconds))
+def _refused(because: str, seconds: float) -> NoTurn:
+    return NoTurn(because, datetime.now(UTC) + timedelta(seconds=seconds))

@@ -46,7 +46,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class CapRefusal:
     """The frequency cap refused: ``slots_taken`` of the rule's slots were taken then."""
 
     refused_at: datetime
@@ -64,7 +64,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Order:
+class InForce:
     """What a person (or the package) has forbidden and not lifted. ``campaign`` None: all."""
 
     kind: str
@@ -105,7 +105,7 @@ class SendHistory:
     ready_by: str | None
     sent_by: str | None
     events: tuple[Event, ...]
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[CapRefusal, ...]
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class UserHistory:
     user_id: str
     now: datetime
     sends: tuple[SendHistory, ...]
-    suppressions: tuple[Order, ...]
-    halts: tuple[Order, ...]
+    suppressions: tuple[InForce, ...]
+    halts: tuple[InForce, ...]
     slots: tuple[Slot, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,9 +135,9 @@ def history_of_user(ledger: LedgerConnection, user_id: str, *, address: str | No
     }
     with ledger_transaction(ledger, lock_timeout=10, statement_timeout=READ_TIMEOUT_SECONDS, roll_back=True):
         (now,) = one_row(ledger.execute(query("time_now")))
-        suppressions = tuple(Order(*row) for row in ledger.execute(query("why_suppressions"), arguments))
+        suppressions = tuple(InForce(*row) for row in ledger.execute(query("why_suppressions"), arguments))
         sends = _sends(ledger, arguments)
-        halts = tuple(Order(*row) for row in ledger.execute(query("why_halts")))
+        halts = tuple(InForce(*row) for row in ledger.execute(query("why_halts")))
         slots = tuple(Slot(*row) for row in ledger.execute(query("why_slots"), arguments))
     if not sends and not suppressions:
         raise LedgerError(
@@ -176,14 +176,14 @@ def _sends(ledger: LedgerConnection, arguments: dict[str, Any]) -> tuple[SendHis
             message_key(namespace, row[0], arguments["user_id"]),
             runs,
             [event for event in events if event[0] == row[0]],
-            [Refusal(*refusal[2:]) for refusal in refusals if refusal[0] == row[0]],
+            [CapRefusal(*refusal[2:]) for refusal in refusals if refusal[0] == row[0]],
         )
         for row in rows
     )
 
 
 def _send(
-    row: tuple[Any, ...], key: UUID, runs: _Runs, events: list[tuple[Any, ...]], refusals: list[Refusal]
+    row: tuple[Any, ...], key: UUID, runs: _Runs, events: list[tuple[Any, ...]], refusals: list[CapRefusal]
 ) -> SendHistory:
     cohort = row[:2]
     planned_at, ready_at, gate_at = row[6], row[7], row[9]

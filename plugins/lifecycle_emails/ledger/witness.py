@@ -168,7 +168,7 @@ def watch(ledger: LedgerConnection, witness: Witness | None) -> str | None:
     return None
 
 
-def release(
+def trust_again(
     ledger: LedgerConnection,
     witness: Witness | None,
     *,
@@ -187,7 +187,7 @@ def release(
     nothing: without a reason, for a time to come or more than a year ago, and for None when the witness knows
     better.
     """
-    _check_release(since, now, reason)
+    _check_what_is_missing(since, now, reason)
     with planning_transaction(ledger, actor=actor):
         for campaign_id in known_campaigns(ledger):
             ledger.execute(query("lock_campaign"), {"campaign": campaign_id})
@@ -268,7 +268,7 @@ def _make_mark(ledger: LedgerConnection) -> Mark:
         return Mark(*one_row(ledger.execute(query("make_mark"))))
 
 
-def _check_release(since: datetime | None, now: datetime, reason: str) -> None:
+def _check_what_is_missing(since: datetime | None, now: datetime, reason: str) -> None:
     if not reason.strip():
         raise LedgerError("give a reason; nothing was changed")
     if since is not None and since >= now:

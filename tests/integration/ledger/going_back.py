@@ -11,7 +11,7 @@ from lifecycle_emails.ledger.attempt import Passage
 from lifecycle_emails.ledger.gate import Gate, GateTerms
 from lifecycle_emails.ledger.witness import (
     Witness,
-    release,
+    trust_again,
 )
 from tests.integration.ledger.rows import (
     COHORT_DATE,
@@ -34,7 +34,7 @@ def now() -> datetime:
 
 
 def let_go(ledger: psycopg.Connection, witness: Witness | None, since: datetime | None) -> int:
-    return release(ledger, witness, since=since, now=now(), reason="restored", actor="ada")
+    return trust_again(ledger, witness, since=since, now=now(), reason="restored", actor="ada")
 
 
 def say_moved(ledger: psycopg.Connection) -> None:

@@ -20,7 +20,7 @@ from lifecycle_emails.ledger.settling import SettleAs, Which, settle
 from lifecycle_emails.ledger.witness import (
     DatabaseWitness,
     FileWitness,
-    release,
+    trust_again,
     watch,
     witness_of,
 )
@@ -204,7 +204,7 @@ def test_mistaken_release_changes_nothing(ledger_database: str, since, reason: s
         say_moved(ledger)
         watch(ledger, None)
         with pytest.raises(LedgerError, match=message):
-            release(ledger, None, since=now() + since, now=now(), reason=reason)
+            trust_again(ledger, None, since=now() + since, now=now(), reason=reason)
         assert watch(ledger, None) is not None
 
 
