@@ -14,7 +14,7 @@ from lifecycle_emails.errors import LedgerError, SourceError
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.dry_run import dry_run
 from lifecycle_emails.ledger.planning import extract_cohort, frozen_cohort, planned_cohort
-from tests.daily_run import NO_CAP, DailyRun, today
+from tests.daily_run import DailyRun, today
 from tests.integration.ledger.rows import let_time_pass
 
 ONE_PER_20_HOURS = (CapRule("one_per_20_hours", 1, timedelta(hours=20)),)
@@ -228,27 +228,22 @@ def test_dry_run_counts_and_changes_nothing(daily_run: DailyRun) -> None:
     daily_run.add_users(*range(1, 11))
     tables = ("cohorts", "sends", "batches", "send_events", "alerts", "cap_refusals")
     result = dry_run(
-        daily_run.ledger, daily_run.source, daily_run.campaign, daily_run.audience, NO_CAP, today(),
-        with_earlier=False, upto="limit",
+        daily_run.ledger, daily_run.source, daily_run.campaign, daily_run.audience, today(),
+        with_earlier=False, upto="filter",
     )  # fmt: skip
-    assert (result.extracted.new, result.limited.ready if result.limited else None) == (10, 10)
+    assert (result.extracted.new, result.filtered.to_judge if result.filtered else None) == (10, 10)
     for table in tables:
         assert daily_run.ledger.execute(f"SELECT count(*) FROM lifecycle.{table}").fetchone() == (0,)
 
 
-@pytest.mark.parametrize(
-    ("upto", "filtered", "limited"),
-    [("extract", False, False), ("filter", True, False), ("limit", True, True)],
-)
-def test_dry_run_goes_as_far_as_it_is_asked_to(
-    daily_run: DailyRun, upto: str, filtered: bool, limited: bool
-) -> None:
+@pytest.mark.parametrize(("upto", "filtered"), [("extract", False), ("filter", True)])
+def test_dry_run_goes_as_far_as_it_is_asked_to(daily_run: DailyRun, upto: str, filtered: bool) -> None:
     daily_run.add_users(1)
     tried = dry_run(
-        daily_run.ledger, daily_run.source, daily_run.campaign, daily_run.audience, NO_CAP, today(),
+        daily_run.ledger, daily_run.source, daily_run.campaign, daily_run.audience, today(),
         with_earlier=False, upto=upto,
     )  # fmt: skip
-    assert (tried.filtered is not None, tried.limited is not None) == (filtered, limited)
+    assert (tried.filtered is not None) == filtered
     assert daily_run.states() == {}
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
-from lifecycle_emails.ledger.dry_run import dry_run
+from lifecycle_emails.ledger.judged_cohorts import RunToTry, judged_cohorts
 from lifecycle_emails.ledger.judging import filter_ledger
 from lifecycle_emails.ledger.orders import halt, resume, suppress, unsuppress
 from lifecycle_emails.ledger.provider import note_probe, stop_provider
@@ -124,10 +124,11 @@ class LedgerMachine(RuleBasedStateMachine):
         world = self.world
         before = self._rows()
         (cohort_date,) = world.ledger.execute("SELECT current_date - %s", (days_ago,)).fetchone() or ()
-        dry_run(
-            world.ledger, world.source, world.campaigns[name], world.audience, world.rules[name], cohort_date,
-            with_earlier=True, upto="limit",
-        )  # fmt: skip
+        asked = RunToTry(
+            world.campaigns[name], world.audience, tuple(world.rules[name]), cohort_date, with_earlier=True
+        )
+        with judged_cohorts(world.ledger, world.source, [asked]):
+            pass
         assert self._rows() == before
 
     @rule(name=NAMES)

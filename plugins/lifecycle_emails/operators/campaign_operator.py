@@ -15,9 +15,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from lifecycle_emails.campaign import Campaign, load_campaign
-from lifecycle_emails.daily_limit import load_daily_limits
 from lifecycle_emails.errors import ConfigurationError
-from lifecycle_emails.frequency_cap import load_cap_rules
 from lifecycle_emails.operators.connections import ledger_connector, source_connector
 from lifecycle_emails.operators.run_request import RunRequest, read_run_request
 
@@ -60,7 +58,7 @@ class CampaignOperator(BaseOperator):
         return read_run(context, self.include_dir, self.campaign_id)
 
     def plan_without_keeping(
-        self, campaign: Campaign, request: RunRequest, upto: Literal["extract", "filter", "limit"]
+        self, campaign: Campaign, request: RunRequest, upto: Literal["extract", "filter"]
     ) -> "DryRun":
         """Do the planning steps up to ``upto``, see what comes of them, and keep nothing: a dry run."""
         from lifecycle_emails.audience import Audience
@@ -68,7 +66,6 @@ class CampaignOperator(BaseOperator):
 
         include_dir = Path(self.include_dir)
         audience = Audience.load(include_dir, campaign)
-        rules = load_cap_rules(include_dir, campaign.frequency_cap)
         connect_to_source = source_connector(campaign.source_conn_id)
         with open_ledger(self.ledger_conn_id) as ledger, closing(connect_to_source()) as source:
             return dry_run(
@@ -76,11 +73,9 @@ class CampaignOperator(BaseOperator):
                 source,
                 campaign,
                 audience,
-                rules,
                 request.cohort_date,
                 with_earlier=request.with_earlier,
                 upto=upto,
-                daily_limits=load_daily_limits(include_dir, campaign),
                 max_lateness_days=request.max_lateness_days,
             )
 
