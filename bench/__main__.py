@@ -27,9 +27,10 @@ from bench.loops import LOOP, SOURCE, smtp_source
 from bench.peers import NODEMAILER, POST_OFFICE, Peers
 from bench.sender import SENDER, Ground, count_copies, figures, loops, own_senders, rounded
 from bench.sending_place import LEDGER_SETTINGS, ROOT, Load, make_include
-from bench.sinks import make_certificate, postfix_program, running_sink
+from bench.sinks import postfix_program, running_sink
 from bench.variants import BY_STANDARD_LIBRARY, ONE_BY_ONE, WITHOUT_UPDATE
 from local_stack.errors import StackError
+from local_stack.loopback_certificate import make_certificate
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 

@@ -21,8 +21,9 @@ from typing import Any
 from bench.contest import Contestant, named, ratio, table
 from bench.loops import LOOP, SOURCE, bare_smtplib, example_message, smtp_source
 from bench.sending_place import CAMPAIGN, LEDGER_SETTINGS, Load, make_include, make_place, senders
-from bench.sinks import Sink, make_certificate, postfix_program, recipients, running_sink
+from bench.sinks import Sink, postfix_program, recipients, running_sink
 from bench.variants import BY_STANDARD_LIBRARY, NEVER_WAITS, ONE_BY_ONE, PACKAGE, VARIANTS, WITHOUT_UPDATE
+from local_stack.loopback_certificate import make_certificate
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 

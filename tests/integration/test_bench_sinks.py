@@ -8,7 +8,8 @@ import pytest
 
 from bench import sinks
 from bench.contest import Contestant, Run
-from bench.sinks import Sink, make_certificate, recipients, running_sink
+from bench.sinks import Sink, recipients, running_sink
+from local_stack.loopback_certificate import make_certificate
 from local_stack.ports import LOOPBACK
 
 BODY = b"Subject: x\r\n\r\n..\r\n" + 2000 * b"hello\r\n"

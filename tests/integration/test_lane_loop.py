@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -219,3 +220,62 @@ def test_loop_is_idle_only_when_no_lane_waits_for_its_server(loop: LaneLoop, pai
     loop.start(answered.wait)
     loop.run(go_on, note)
     assert when_idle == [[b"word"]]
+
+
+def test_lane_that_may_not_write_before_it_has_read_waits_for_that(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """TLS under way: to write a byte, the client must first hear from the server."""
+    heard: list[bytes] = []
+    here, there = socket.socketpair()
+
+    def serve() -> None:
+        with server_tls.wrap_socket(there, server_side=True) as secured:
+            heard.append(secured.recv(10))
+
+    thread = threading.Thread(target=serve)
+    client = trusting.wrap_socket(here, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+    loop = LaneLoop()
+    loop.adopt(client)
+    loop.start(lambda: loop.send(client, b"word", time.monotonic() + PATIENCE))
+    thread.start()
+    loop.run(lambda: True, lambda: None)
+    thread.join()
+    loop.forget(client)
+    loop.close()
+    client.close()
+    assert heard == [b"word"]
+
+
+def test_lane_that_may_not_read_before_it_has_written_waits_for_that(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """TLS under way, and no room for the client's hello until the other side has read what lies before it."""
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    filled = 0
+    try:
+        while True:
+            filled += here.send(bytes(65536))
+    except BlockingIOError:
+        pass
+
+    def serve() -> None:
+        rest = filled
+        while rest:
+            rest -= len(there.recv(min(rest, 65536)))
+        with server_tls.wrap_socket(there, server_side=True) as secured:
+            secured.sendall(b"word")
+
+    heard: list[bytes] = []
+    here.setblocking(True)
+    client = trusting.wrap_socket(here, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+    loop = LaneLoop()
+    loop.adopt(client)
+    loop.start(lambda: heard.append(loop.receive(client, time.monotonic() + PATIENCE)))
+    loop.start(threading.Thread(target=serve).start)  # only once the other lane waits
+    loop.run(lambda: True, lambda: None)
+    loop.forget(client)
+    loop.close()
+    client.close()
+    assert heard == [b"word"]

@@ -1,24 +1,15 @@
 """Opening a connection: TLS that is really checked, logins that never cross the network in clear."""
 
-import datetime as dt
-import ipaddress
 import smtplib
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from lifecycle_emails.delivery.lane_loop import LaneLoop
 from lifecycle_emails.delivery.reply import Phase, Verdict
 from lifecycle_emails.delivery.smtp_connection import ConnectionFailed, SmtpConnection
 from lifecycle_emails.delivery.smtp_session import SmtpSession
@@ -39,49 +30,6 @@ class Mail:
     content: bytes = b"Subject: x\r\n\r\nhello\r\n"
     sender: str = "team@example.com"
     needs_smtputf8: bool = False
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file with a self-signed certificate for 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scripted.example.com")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("tls") / "server.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
-
-
-@pytest.fixture
-def server_tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
-
-
-@pytest.fixture
-def trusting(certificate: Path) -> ssl.SSLContext:
-    """Give a client's context that checks everything and believes this certificate alone."""
-    return ssl.create_default_context(cafile=str(certificate))
 
 
 @pytest.fixture
@@ -374,62 +322,3 @@ def test_session_that_is_open_is_not_opened_again(server: ScriptedSmtpServer) ->
     session.open()
     session.close()
     assert len(server.dialogues) == 1
-
-
-def test_lane_that_may_not_write_before_it_has_read_waits_for_that(
-    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
-) -> None:
-    """TLS under way: to write a byte, the client must first hear from the server."""
-    heard: list[bytes] = []
-    here, there = socket.socketpair()
-
-    def serve() -> None:
-        with server_tls.wrap_socket(there, server_side=True) as secured:
-            heard.append(secured.recv(10))
-
-    thread = threading.Thread(target=serve)
-    client = trusting.wrap_socket(here, server_hostname="127.0.0.1", do_handshake_on_connect=False)
-    loop = LaneLoop()
-    loop.adopt(client)
-    loop.start(lambda: loop.send(client, b"word", time.monotonic() + PATIENCE))
-    thread.start()
-    loop.run(lambda: True, lambda: None)
-    thread.join()
-    loop.forget(client)
-    loop.close()
-    client.close()
-    assert heard == [b"word"]
-
-
-def test_lane_that_may_not_read_before_it_has_written_waits_for_that(
-    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
-) -> None:
-    """TLS under way, and no room for the client's hello until the other side has read what lies before it."""
-    here, there = socket.socketpair()
-    here.setblocking(False)
-    filled = 0
-    try:
-        while True:
-            filled += here.send(bytes(65536))
-    except BlockingIOError:
-        pass
-
-    def serve() -> None:
-        rest = filled
-        while rest:
-            rest -= len(there.recv(min(rest, 65536)))
-        with server_tls.wrap_socket(there, server_side=True) as secured:
-            secured.sendall(b"word")
-
-    heard: list[bytes] = []
-    here.setblocking(True)
-    client = trusting.wrap_socket(here, server_hostname="127.0.0.1", do_handshake_on_connect=False)
-    loop = LaneLoop()
-    loop.adopt(client)
-    loop.start(lambda: heard.append(loop.receive(client, time.monotonic() + PATIENCE)))
-    loop.start(threading.Thread(target=serve).start)  # only once the other lane waits
-    loop.run(lambda: True, lambda: None)
-    loop.forget(client)
-    loop.close()
-    client.close()
-    assert heard == [b"word"]

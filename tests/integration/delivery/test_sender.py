@@ -388,21 +388,3 @@ def test_address_that_the_server_cannot_be_told_is_held_and_the_next_mail_goes_o
     daily_run.add_users(2)
     daily_run.send(daily_run.plan())
     assert daily_run.states() == {"1": "held/invalid_address", "2": "sent"}
-
-
-def test_gate_that_never_commits_ends_the_batch_instead_of_offering_it_for_ever(
-    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
-) -> None:
-    """A fault of the ledger that no repetition mends: the task must fail, be seen, and be retried later."""
-    daily_run.add_users(1, 2)
-    limited = daily_run.plan()
-    daily_run.ledger.execute(
-        "CREATE TRIGGER nothing_passes BEFORE UPDATE ON lifecycle.sends FOR EACH ROW"
-        " WHEN (NEW.state = 'sending') EXECUTE FUNCTION lifecycle.refuse('a fault of the ledger')"
-    )
-    give_up = threading.Timer(30, daily_run.stop.set)
-    give_up.start()
-    [sent] = daily_run.send(limited)
-    give_up.cancel()
-    assert (sent.sent, sent.due_now, sent.stopped_by) == (0, 2, None)
-    assert smtp_server.copies() == Counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import psycopg
@@ -12,7 +13,7 @@ import pytest
 from lifecycle_emails.delivery.sender import send_group
 from lifecycle_emails.errors import LedgerError
 from tests.daily_run import DailyRun
-from tests.scripted_smtp_server import Accept, Eof, Queued, Reply, Until
+from tests.scripted_smtp_server import Accept, Eof, Queued, Reply, ScriptedSmtpServer, Until
 
 
 def test_connection_that_the_server_closed_while_idle_is_opened_anew_for_the_same_mail(
@@ -87,3 +88,21 @@ def test_progress_is_told_while_it_goes_on(
     daily_run.add_users(1, 2)
     daily_run.send(daily_run.plan())
     assert "of 2 mails offered" in caplog.text
+
+
+def test_gate_that_never_commits_ends_the_batch_instead_of_offering_it_for_ever(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
+) -> None:
+    """A fault of the ledger that no repetition mends: the task must fail, be seen, and be retried later."""
+    daily_run.add_users(1, 2)
+    limited = daily_run.plan()
+    daily_run.ledger.execute(
+        "CREATE TRIGGER nothing_passes BEFORE UPDATE ON lifecycle.sends FOR EACH ROW"
+        " WHEN (NEW.state = 'sending') EXECUTE FUNCTION lifecycle.refuse('a fault of the ledger')"
+    )
+    give_up = threading.Timer(30, daily_run.stop.set)
+    give_up.start()
+    [sent] = daily_run.send(limited)
+    give_up.cancel()
+    assert (sent.sent, sent.due_now, sent.stopped_by) == (0, 2, None)
+    assert smtp_server.copies() == Counter()

@@ -26,6 +26,7 @@ from lifecycle_emails.ledger.gate import Gate
 from lifecycle_emails.ledger.judging import Limited, filter_ledger, limit_rate
 from lifecycle_emails.ledger.reconciliation import reconcile
 from lifecycle_emails.volume import VolumeVerdict
+from tests.integration.ledger.gates import terms
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -35,7 +36,6 @@ from tests.integration.ledger.rows import (
     make_campaign,
     states,
 )
-from tests.integration.ledger.test_gate import terms
 
 WITHIN, AWAITING, APPROVED, REFUSED = VolumeVerdict
 CAMPAIGN = make_campaign(volume={"factor": 3, "floor": 2, "without_history": 10})
