@@ -18,3 +18,9 @@ def ready_ledger(ledger_database: str) -> Iterator[psycopg.Connection[Any]]:
         add_cohort(ledger)
         add_sends(ledger, ["1", "2", "3"], state="ready")
         yield ledger
+
+
+@pytest.fixture
+def ledger(ledger_database: str) -> Iterator[psycopg.Connection[Any]]:
+    with connect(ledger_database) as connection:
+        yield connection
