@@ -199,8 +199,11 @@ class Gate:
                 for question in questions:
                     question.answer(Passage.NOT_COMMITTED)  # a question answered before keeps its answer
                 self._give_up(len(records), error)
-        for question in self._questions:
-            question.answer(Passage.NOT_COMMITTED)
+        with self._wake:
+            for question in self._questions:
+                question.answer(Passage.NOT_COMMITTED)
+            self._questions = []
+            self._wake.notify_all()
         if self._ledger is not None:
             self._ledger.close()
 
