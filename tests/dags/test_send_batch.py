@@ -70,7 +70,7 @@ def test_throttle_makes_the_task_come_back_and_give_its_slot_up_until_then() -> 
     assert waiting.value.reschedule_date == until
 
 
-def test_daily_limit_of_the_throttle_is_waited_for_near_midnight_and_skips_the_task_before() -> None:
+def test_daily_maximum_of_the_throttle_is_waited_for_near_midnight_and_skips_the_task_before() -> None:
     for_today = {"stopped_by": "throttled_for_today", "due_now": 3}
     until = datetime.now(UTC) + timedelta(minutes=20)
     with pytest.raises(AirflowRescheduleException):

@@ -58,7 +58,7 @@ ASK_AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class NoTurn:
-    """Why lanes were given no turn, in words, and when to come back; ``for_today``: a day's limit."""
+    """Why lanes were given no turn, in words, and when to come back; ``for_today``: the daily maximum."""
 
     because: str
     until: datetime
@@ -224,13 +224,13 @@ class Pacing:
             if grants.refused_by == "day_ends":
                 self._asking += left
                 return
-            for_today = grants.refused_by == "daily_limit"
+            for_today = grants.refused_by == "daily_maximum"
             if not for_today and (self._given or self._at_work):
                 for asked in left:
                     asked.ready_at = uptime() + ASK_AGAIN_SECONDS
                 self._asking += left
                 return
-        because = "its daily limit is reached" if for_today else "its next free moment is too far off"
+        because = "its daily maximum is reached" if for_today else "its next free moment is too far off"
         self.refusal = NoTurn(because, grants.ask_again, for_today)
         for asked in left:
             asked.answer(granted=False)

@@ -32,8 +32,8 @@ class Grants:
     """Moments at which mails may begin, by the boot-time clock: the first, and so many, ``spacing`` apart.
 
     ``first`` is never before the moment that the ledger means. Where fewer than asked for were given,
-    ``refused_by`` says why (``rate``, ``daily_limit``, or ``day_ends``: ask again at once) and ``ask_again``
-    when.
+    ``refused_by`` says why (``rate``, ``daily_maximum``, or ``day_ends``: ask again at once) and
+    ``ask_again`` when.
     """
 
     count: int
@@ -51,7 +51,7 @@ class ThrottleNow:
     effective_rate: float | None
     day: date
     granted_today: int
-    day_limit: int | None
+    daily_maximum: int | None
     timezone: str
     slowed_at: datetime | None
     slowed_because: str | None
@@ -59,7 +59,7 @@ class ThrottleNow:
     @property
     def day_is_used_up(self) -> bool:
         """Whether no mail may begin until tomorrow."""
-        return self.day_limit is not None and self.granted_today >= self.day_limit
+        return self.daily_maximum is not None and self.granted_today >= self.daily_maximum
 
     def words(self, smtp_conn_id: str) -> str:
         """One line for people."""
@@ -71,10 +71,12 @@ class ThrottleNow:
                     f"slowed to {self.effective_rate:.3g} since the provider said {self.slowed_because!r} at"
                     f" {self.slowed_at:%Y-%m-%d %H:%M:%S %Z}"
                 )
-        if self.day_limit is not None:
-            parts.append(f"{self.granted_today} of {self.day_limit} mails of {self.day} ({self.timezone})")
+        if self.daily_maximum is not None:
+            parts.append(
+                f"{self.granted_today} of {self.daily_maximum} mails of {self.day} ({self.timezone})"
+            )
         if self.day_is_used_up:
-            parts.append("the daily limit is reached: who is ready stays so for a later run")
+            parts.append("the daily maximum is reached: who is ready stays so for a later run")
         return f"Throttle of {smtp_conn_id}: {'; '.join(parts) or 'connections only'}"
 
 

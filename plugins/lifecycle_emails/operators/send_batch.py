@@ -163,7 +163,7 @@ class SendBatchOperator(CampaignOperator):
         now = datetime.now(UTC)
         if sent.stopped_by == "throttled_for_today" and until - now > self.max_wait:
             raise AirflowSkipException(
-                f"The daily limit of this SMTP connection's throttle is reached. {sent.due_now} users stay"
+                f"The daily maximum of this SMTP connection's throttle is reached. {sent.due_now} users stay"
                 f" ready; it gives mails again from {until} on, and a later scheduled run takes them before"
                 " their deadline."
             )

@@ -107,7 +107,7 @@ def test_wait_of_more_than_five_seconds_ends_the_task_and_keeps_its_users_ready(
     assert sent.as_dict()["throttled_until"] == free_at.isoformat()
 
 
-def test_daily_limit_reached_leaves_the_rest_ready_for_a_later_day(
+def test_daily_maximum_reached_leaves_the_rest_ready_for_a_later_day(
     daily_run: DailyRun, smtp_server: ScriptedSmtpServer
 ) -> None:
     daily_run.add_users(*range(1, 11))

@@ -113,7 +113,9 @@ def test_alert_that_maintenance_delivers_is_no_problem_of_the_run(ledger_databas
         assert problems(ledger) == ""
 
 
-def test_daily_limit_of_the_throttle_is_said_and_who_waits_for_it_is_no_problem(ledger_database: str) -> None:
+def test_daily_maximum_of_the_throttle_is_said_and_who_waits_for_it_is_no_problem(
+    ledger_database: str,
+) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)
         add_sends(ledger, ["1"], state="ready")
@@ -126,7 +128,7 @@ def test_daily_limit_of_the_throttle_is_said_and_who_waits_for_it_is_no_problem(
         result = reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=True)
         assert result.problems == ()
         assert "2 of 2 mails of" in result.table.splitlines()[-1]
-        assert "the daily limit is reached: who is ready stays so" in result.table
+        assert "the daily maximum is reached: who is ready stays so" in result.table
         taken_out_of_the_file = reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=False)
         assert len(taken_out_of_the_file.problems) == 1
         assert "mails of" not in taken_out_of_the_file.table

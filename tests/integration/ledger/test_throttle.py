@@ -99,7 +99,7 @@ def test_day_is_that_of_the_connections_own_time_zone_and_its_end_divides_a_grou
         "SELECT (((now() AT TIME ZONE 'Asia/Kathmandu')::date + 1)::timestamp AT TIME ZONE 'Asia/Kathmandu')"
     ).fetchone()
     taken = take_grants(ledger, SMTP, 3)
-    assert (taken.count, taken.refused_by, taken.ask_again) == (2, "daily_limit", midnight)
+    assert (taken.count, taken.refused_by, taken.ask_again) == (2, "daily_maximum", midnight)
     assert take_grants(ledger, SMTP, 3).count == 0
     assert midnight.astimezone(UTC).minute == 15
 
@@ -110,7 +110,7 @@ def test_grants_stop_at_midnight_and_the_next_day_is_counted_anew(ledger) -> Non
     assert take_grants(ledger, SMTP, 9).count == 5
     ledger.execute("UPDATE lifecycle.throttles SET day = day - 1")
     assert take_grants(ledger, SMTP, 9).count == 5
-    assert take_grants(ledger, SMTP, 1).refused_by == "daily_limit"
+    assert take_grants(ledger, SMTP, 1).refused_by == "daily_maximum"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_grants_stop_at_midnight_and_the_next_day_is_counted_anew(ledger) -> Non
 def test_warm_up_gives_each_day_its_own_maximum(ledger, day: date, limit: int) -> None:
     warm_up = WarmUp(first_day=date(2026, 11, 1), mails_per_day=[50, 100, 500])
     state_throttle(ledger, SMTP, Throttle(mails_per_day=1000, warm_up=warm_up))
-    said = ledger.execute("SELECT lifecycle.day_limit(t, %s) FROM lifecycle.throttles AS t", [day])
+    said = ledger.execute("SELECT lifecycle.daily_maximum(t, %s) FROM lifecycle.throttles AS t", [day])
     assert said.fetchone() == (limit,)
 
 
@@ -147,7 +147,7 @@ def test_day_that_a_new_time_zone_puts_back_is_not_counted_anew(ledger) -> None:
     assert take_grants(ledger, SMTP, 5).count == 5
     state_throttle(ledger, SMTP, Throttle(mails_per_day=5, timezone="Pacific/Pago_Pago"))
     refused = take_grants(ledger, SMTP, 5)
-    assert (refused.count, refused.refused_by) == (0, "daily_limit")
+    assert (refused.count, refused.refused_by) == (0, "daily_maximum")
     assert throttle_now(ledger, SMTP).day_is_used_up
 
 

@@ -57,7 +57,7 @@ SELECT least(
 $$;
 
 -- The most mails of a day, NULL for no limit: the smaller one of mails_per_day and, while it lasts, the warm-up's.
-CREATE FUNCTION lifecycle.day_limit(throttle lifecycle.throttles, on_day date)
+CREATE FUNCTION lifecycle.daily_maximum(throttle lifecycle.throttles, on_day date)
 RETURNS integer LANGUAGE sql IMMUTABLE AS $$
 SELECT least(
     throttle.mails_per_day,
@@ -73,7 +73,7 @@ SELECT
     lifecycle.effective_rate(t, now()) AS effective_rate,
     today.day,
     CASE WHEN t.day = today.day THEN t.granted ELSE 0 END AS granted_today,
-    lifecycle.day_limit(t, today.day) AS day_limit,
+    lifecycle.daily_maximum(t, today.day) AS daily_maximum,
     t.timezone,
     t.connections,
     (

@@ -1,5 +1,5 @@
 -- Grants for a group of mails, in one statement: at most `wanted`, one spacing after another, none later than
--- `longest_wait` seconds from now, none beyond the day's limit. All of one group lie on one calendar day. The clock is
+-- `longest_wait` seconds from now, none beyond the daily maximum. All of one group lie on one calendar day. The clock is
 -- read after the row is locked, so that the moments are as near as they can be to what the caller's own clock says.
 -- Gives: how many; in how many seconds the first one is, and how many lie between two; where it is fewer than wanted,
 -- why, and when to ask again.
@@ -17,7 +17,7 @@ offered AS MATERIALIZED (
         today.day,
         (today.day + 1)::timestamp AT TIME ZONE (timed.throttle).timezone AS day_ends,
         counted.granted,
-        lifecycle.day_limit(timed.throttle, today.day) - counted.granted AS by_limit,
+        lifecycle.daily_maximum(timed.throttle, today.day) - counted.granted AS by_maximum,
         CASE WHEN paced.rate IS NOT NULL THEN
             floor((%(longest_wait)s - extract(epoch FROM first.at - timed.moment)) * paced.rate) + 1
         END AS by_wait
@@ -39,7 +39,7 @@ given AS MATERIALIZED (
     SELECT
         o.*,
         greatest(
-            0, least(%(wanted)s, o.by_limit, o.by_wait, ceil(extract(epoch FROM o.day_ends - o.first_at) * o.rate))
+            0, least(%(wanted)s, o.by_maximum, o.by_wait, ceil(extract(epoch FROM o.day_ends - o.first_at) * o.rate))
         )::integer AS grants
     FROM offered AS o
 )
@@ -59,12 +59,12 @@ RETURNING
     coalesce(1 / g.rate, 0),
     CASE
         WHEN g.grants = %(wanted)s THEN NULL
-        WHEN g.by_limit <= g.grants THEN 'daily_limit'
+        WHEN g.by_maximum <= g.grants THEN 'daily_maximum'
         WHEN g.by_wait <= g.grants THEN 'rate'
         ELSE 'day_ends'
     END,
     CASE
         WHEN g.grants = %(wanted)s THEN NULL
-        WHEN g.by_limit <= g.grants THEN g.day_ends
+        WHEN g.by_maximum <= g.grants THEN g.day_ends
         ELSE g.first_at + make_interval(secs => g.grants / g.rate)
     END
