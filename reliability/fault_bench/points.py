@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 BODY_CUTS = 20
@@ -28,22 +29,28 @@ BODY_CUTS = 20
 
 STATEMENTS_OF_STEPS = {
     "extract": (
-        "lock_campaign", "find_cohort", "freeze_cohort", "create_arrivals", "copy_arrivals", "move_arrivals",
-        "plan_arrivals", "hold_departures", "create_batches", "note_audience", "drop_arrivals",
+        "state_settings", "lock_campaign", "find_cohort", "neighbouring_cohorts", "freeze_cohort",
+        "address_hash_key", "create_arrivals", "copy_sends", "copy_arrivals", "analyze_arrivals",
+        "plan_arrivals", "move_arrivals", "refresh_arrivals", "hold_departures", "hold_unaddressed",
+        "create_batches", "count_arrivals", "note_audience", "drop_arrivals", "doubt_arrivals",
     ),
-    "filter": ("lock_campaign", "judge_again", "hold_unsendable", "count_states"),
+    "filter": ("state_settings", "lock_campaign", "judge_again", "hold_unsendable", "count_states"),
     "limit": (
-        "lock_campaign", "lock_frequency_cap", "judge_cap", "hold_capped", "reserve_slots", "record_refusals",
-        "drop_refused", "ready_batches",
+        "state_settings", "lock_campaign", "lock_frequency_cap", "hold_unsendable", "cohorts_held_back",
+        "judge_cap", "index_refused", "hold_capped", "reserve_slots", "record_refusals", "drop_refused",
+        "count_states", "ready_batches",
     ),
 }  # fmt: skip
+"""What a cohort's first run asks the ledger, in that order; a test holds it against a run."""
 STATEMENTS_OF_GATE = (
     "begin", "state_settings", "lock_sends", "pass_gate", "record_outcomes", "commit",
 )  # fmt: skip
 
 PLANNING_POINTS = tuple(
-    f"{step}: before {name}" for step, names in STATEMENTS_OF_STEPS.items() for name in names
-) + tuple(f"{step}: done" for step in STATEMENTS_OF_STEPS)
+    point
+    for step, names in STATEMENTS_OF_STEPS.items()
+    for point in (*(f"{step}: before {name}" for name in names), f"{step}: done")
+)
 BEFORE_GATE_POINTS = (
     "lease: before", "lease: taken", "open: before", "open: done", "offer: before", "offer: done",
     *(f"body: {cut}/{BODY_CUTS}" for cut in range(BODY_CUTS)), "body: whole",
@@ -66,6 +73,7 @@ class Points:
         self._kill: tuple[str, int] | None = tuple(job["kill"]) if job.get("kill") else None
         self._stop: tuple[str, int] | None = tuple(job["stop"]) if job.get("stop") else None
         self._delays: dict[str, float] = dict(job.get("delays", {}))
+        self._tells = bool(job.get("tell_points"))
         self._journal = os.open(job["journal"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -97,6 +105,8 @@ class Points:
         """Count a passage."""
         with self._counting:
             self._counts[point] += 1
+            if self._tells:
+                self.write(point=point)
             return point, self._counts[point]
 
     def is_here(self, point: str) -> bool:
@@ -114,9 +124,14 @@ class Points:
 
 def install(points: Points) -> None:
     """Wrap what the points are named after."""
-    for module in ("ledger.planning", "ledger.judging", "ledger.batches", "ledger.alerts"):
-        _wrap_query(module, lambda name: points.passed(f"{points.step}: before {name}"))
-    _wrap_query("ledger.gate", lambda name: _gate_statement(points, name))
+    ledger = _module("ledger")
+    for _, name, _ in iter_modules(ledger.__path__):
+        if name == "gate":
+            _wrap_query("ledger.gate", lambda statement: _gate_statement(points, statement))
+        elif name != "queries" and hasattr(_module(f"ledger.{name}"), "query"):
+            _wrap_query(
+                f"ledger.{name}", lambda statement: points.passed(f"{points.step}: before {statement}")
+            )
     _wrap_gate(points)
     _wrap_session(points)
     _wrap_smtp(points)

@@ -11,13 +11,13 @@ import pytest
 from local_stack.postgres import PostgresServer
 from reliability.fault_bench.bench import Block
 from reliability.fault_bench.fault import Patch, Setting, Variant
-from reliability.fault_bench.points import POINTS, left_open
+from reliability.fault_bench.points import PLANNING_POINTS, POINTS, left_open, read_journal
 from reliability.fault_bench.processes import PACKAGE_ROOT, BenchError, NetworkProcess, ProcessServer
 from reliability.fault_bench.rows_of_crashes import FAULTS
 from reliability.fault_bench.schedule import Schedule, plan_schedule
 from reliability.fault_bench.schedules import play_schedule
 from reliability.fault_bench.sink import SinkPlan
-from reliability.fault_bench.stage import Stage, prepare_template
+from reliability.fault_bench.stage import DAILY, Stage, prepare_template
 from reliability.fault_bench.staging import forget
 from reliability.fault_bench.table import Played, all_rows
 from reliability.fault_bench.variants import make_variant
@@ -66,6 +66,18 @@ def test_fault_bench_schedules_keep_the_promise_and_kill_where_they_say(stage: S
 
     assert stage.kills == {"dot: written": 1}
     assert (seen.kills, seen.in_doubt, seen.in_doubt_expected) == (1, 1, 1)
+
+
+def test_fault_bench_points_are_those_that_a_first_run_comes_by(stage: Stage) -> None:
+    stage.add_users(2)
+    stage.open_sink()
+
+    journal = read_journal(Path(stage.run(*DAILY, tell_points=True).job["journal"]))
+    passed = list(dict.fromkeys(entry["point"] for entry in journal if "point" in entry))
+
+    planning = [point for point in passed if point.startswith(("extract: ", "filter: ", "limit: "))]
+    assert planning == list(PLANNING_POINTS)
+    assert set(POINTS) <= set(passed)
 
 
 @pytest.mark.slow
