@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
+from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import handle_event_submit
@@ -98,6 +99,17 @@ def verdict(daily: DailyDag, day: date = COHORT) -> tuple[Any, ...]:
     return tuple(row)
 
 
+def the_task(run: DagRun, task_id: str) -> TaskInstance:
+    (task,) = (task for task in run.get_task_instances() if task.task_id == task_id)
+    return task
+
+
+def skipped_without_a_worker(run: DagRun) -> bool:
+    """Whether approve_volume was skipped by the task before it; one that skips itself has made a try."""
+    task = the_task(run, "approve_volume")
+    return (str(task.state), task.try_number) == ("skipped", 0)
+
+
 def test_cohort_of_unusual_size_is_sent_once_it_is_approved(daily: DailyDag) -> None:
     daily.add_users(*range(1, 6))
 
@@ -162,6 +174,17 @@ def test_cohort_of_usual_size_asks_nobody(daily: DailyDag) -> None:
     assert {task for task, state in states_of(run).items() if state == "skipped"} - {
         "alert"
     } == NOTHING_TO_APPROVE
+    assert skipped_without_a_worker(run)
+    assert the_task(run, "check_volume").xcom_pull(task_ids="check_volume") == {COHORT.isoformat(): "within"}
+
+
+def test_dry_run_asks_nobody_and_takes_no_worker_for_it(daily: DailyDag) -> None:
+    daily.add_users(*range(1, 6))
+
+    run = daily.run(run_conf={"cohort_date": COHORT.isoformat(), "dry_run": True})
+
+    assert states_of(run)["approve_volume"] == "skipped"
+    assert skipped_without_a_worker(run)
 
 
 def test_cohort_of_a_source_that_is_not_fresh_awaits_with_the_time_in_the_question(daily: DailyDag) -> None:

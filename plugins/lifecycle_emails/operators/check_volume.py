@@ -6,9 +6,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Context
+from airflow.sdk import BaseXCom, Context, SkipMixin
 
 from lifecycle_emails.campaign import Campaign
+from lifecycle_emails.operators.approve_volume import ApproveVolumeOperator
 from lifecycle_emails.operators.campaign_operator import (
     EXTRACT_TASK_ID,
     CampaignOperator,
@@ -19,17 +20,22 @@ from lifecycle_emails.operators.campaign_operator import (
 )
 from lifecycle_emails.operators.connections import source_connector
 from lifecycle_emails.operators.run_request import RunRequest
+from lifecycle_emails.volume import VolumeVerdict
 
 # What imports psycopg is imported where it is used: every parse of a DAG file imports this module.
 # ruff: noqa: PLC0415
 
 
-class VolumeCheckOperator(CampaignOperator):
+class VolumeCheckOperator(CampaignOperator, SkipMixin):
     """Compare the size of each cohort with the campaign's cohorts of the last four weeks.
 
     A cohort far outside them, or of a source that is not fresh, awaits approval: no run sends it, and it
     holds no slots of the frequency cap. The run's other cohorts go on. Running it again changes nothing that
     a person has decided. In a dry run it does nothing: limit_rate looks.
+
+    With nothing to ask, the ApproveVolumeOperator behind it is skipped at once: it takes no worker. Cleared
+    by itself it runs, and looks into the ledger (hence no ``inherits_from_skipmixin``, by which Airflow would
+    skip it again for what this task has seen).
 
     Returns the verdict of each cohort by date.
 
@@ -48,6 +54,15 @@ class VolumeCheckOperator(CampaignOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Look at the run's cohorts."""
+        verdicts = self._verdicts(context)
+        if VolumeVerdict.AWAITING_APPROVAL not in verdicts.values():
+            # skipping ends this task, so Airflow would not keep its result
+            context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=verdicts)
+            asking = [task for task in self.downstream_list if isinstance(task, ApproveVolumeOperator)]
+            self.skip(context["ti"], asking)
+        return verdicts
+
+    def _verdicts(self, context: Context) -> dict[str, str]:
         with mistakes_fail_at_once():
             campaign, request = self.read_run(context)
             if request.dry_run:
