@@ -96,6 +96,10 @@ def test_form_cannot_be_left_without_action_and_reason(form: DAG) -> None:
         deepcopy(form.params).validate()
 
 
+def test_form_asks_for_no_recipient_where_no_test_is_sent(form: DAG) -> None:
+    assert filled(form, recipient=None)["recipient"] is None
+
+
 def test_halt_and_resume_are_done_in_the_name_of_the_user(operate: Any, ledger: Any) -> None:
     run = operate(action="halt", campaign=CAMPAIGN)
     assert states_of(run) == {"operate": "success"}

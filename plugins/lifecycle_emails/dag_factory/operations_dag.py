@@ -129,7 +129,7 @@ def _form(campaigns: tuple[str, ...]) -> dict[str, Param]:
         **_range_and_numbers(),
         "recipient": Param(
             TEST_RECIPIENT,
-            type="string",
+            type=["null", "string"],  # without "null" the form calls it required, for a halt too
             title="Recipient of a test",
             pattern=r"^[A-Za-z0-9_.-]{1,200}$",
             description=(
