@@ -49,7 +49,7 @@ mutants: setup ## Plant wrong changes in copies of the package and see the fast 
 
 coverage: setup ## Branch coverage of ledger, delivery and frequency cap by their tests; fails under 100 %
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q tests/unit tests/integration tests/dags $(ARGS)
+	@$(BIN)/coverage run -m pytest -q tests/unit tests/integration $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=100
 

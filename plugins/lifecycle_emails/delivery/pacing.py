@@ -72,9 +72,8 @@ class _Asked:
     granted: bool = False
 
     def answer(self, *, granted: bool) -> None:
-        if not self.answered.is_set():
-            self.granted = granted
-            self.answered.set()
+        self.granted = granted
+        self.answered.set()
 
 
 class Pacing:
@@ -148,10 +147,9 @@ class Pacing:
 
     def stop(self) -> None:
         """Give no turn more, and let go of whoever waits for one."""
-        if not self._stopping:
-            with self._changed:
-                self._stopping = True
-                self._changed.notify_all()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Give the connections back and end the thread."""

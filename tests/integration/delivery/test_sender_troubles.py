@@ -10,10 +10,10 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from lifecycle_emails.delivery.sender import send_group
+from lifecycle_emails.delivery.sender import Sent, send_group
 from lifecycle_emails.errors import LedgerError
 from tests.daily_run import DailyRun
-from tests.scripted_smtp_server import Accept, Eof, Queued, Reply, ScriptedSmtpServer, Until
+from tests.scripted_smtp_server import Accept, BlackHole, Eof, Queued, Reply, ScriptedSmtpServer, Until
 
 
 def test_connection_that_the_server_closed_while_idle_is_opened_anew_for_the_same_mail(
@@ -27,6 +27,26 @@ def test_connection_that_the_server_closed_while_idle_is_opened_anew_for_the_sam
     assert (sent.sent, sent.refused_for_now) == (2, 0)
     assert len(smtp_server.dialogues) == 2
     assert set(daily_run.states().values()) == {"sent"}
+
+
+def test_stop_waits_only_so_long_for_an_answer_that_does_not_come(
+    daily_run: DailyRun, smtp_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.delivery.sender.ANSWERS_AFTER_STOP_SECONDS", 0.3)
+    daily_run.include.write_campaign(connections=1)
+    daily_run.add_users(1, 2, 3)
+    limited = daily_run.plan()
+    smtp_server.on("dot", Accept(), BlackHole())
+    results: list[Sent] = []
+    thread = threading.Thread(target=lambda: results.extend(daily_run.send(limited)))
+    thread.start()
+    smtp_server.wait_until("dot")
+    daily_run.stop.set()
+    thread.join(timeout=8)  # the dot's own time-out is 10 s
+    assert not thread.is_alive()
+    assert (results[0].stopped_by, results[0].sent, results[0].due_now) == ("stop", 0, 2)
+    assert Counter(daily_run.states().values()) == {"sending": 1, "ready": 2}
+    assert len(smtp_server.accepted) == 1
 
 
 def test_connection_that_cannot_be_opened_leaves_its_work_to_the_others(

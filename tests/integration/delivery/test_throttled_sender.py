@@ -17,7 +17,7 @@ from bench.throttle import largest_excess
 from lifecycle_emails.delivery.pacing import RENEW_SECONDS
 from lifecycle_emails.delivery.probe import probe_provider
 from lifecycle_emails.delivery.sender import Sent, send_group
-from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.errors import DeliveryError, LedgerError
 from lifecycle_emails.ledger.orders import halt, resume
 from lifecycle_emails.ledger.provider import stop_provider, stopped_providers
 from lifecycle_emails.ledger.throttle import lease_connections, state_throttle, take_grants, throttle_now
@@ -282,3 +282,33 @@ def test_throttle_goes_on_after_the_ledger_was_restarted(
     assert Counter(daily_run.states().values()) == {"sent": 40}
     assert excess(smtp_server, 10) <= 2
     assert max(smtp_server.copies().values()) == 1
+
+
+def test_provider_that_cannot_be_reached_is_no_throttle(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
+) -> None:
+    daily_run.include.write_campaign(connections=1)
+    daily_run.add_users(1, 2)
+    smtp_server.on("connect", Reply(554, "5.3.2 no service"), Eof())
+    with pytest.raises(DeliveryError, match=r"554 5\.3\.2 no service"):
+        send(daily_run, mails_per_second=200)
+    assert throttle_now(daily_run.ledger, SMTP).slowed_at is None
+    assert set(daily_run.states().values()) == {"ready"}
+
+
+def test_throttle_that_the_ledger_refuses_for_too_long_fails_the_task_and_mails_nobody(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.delivery.pacing.RECONNECT_FOR_SECONDS", 0)
+    daily_run.add_users(1, 2)
+    state_throttle(daily_run.ledger, SMTP, Throttle(mails_per_second=200))
+    daily_run.ledger.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'not now'; END $$;"
+        " CREATE TRIGGER refuse BEFORE UPDATE OF granted ON lifecycle.throttles FOR EACH ROW"
+        " EXECUTE FUNCTION refuse()"
+    )
+    with pytest.raises(LedgerError, match=r"the throttle could not go on \(RaiseException\)"):
+        send(daily_run, mails_per_second=200)
+    assert smtp_server.accepted == []
+    assert set(daily_run.states().values()) == {"ready"}

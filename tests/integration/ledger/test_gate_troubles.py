@@ -138,3 +138,50 @@ def test_outcome_told_after_the_gate_gave_up_is_recorded_once_the_ledger_is_back
         assert gate._wake.wait_for(gate._idle, 60)
     assert not gate.close(timeout=5), "what was lost from memory stays told"
     assert states(ready_ledger) == {"1": "sending", "2": "sent", "3": "ready"}
+
+
+def test_question_of_a_gate_that_was_stopped_and_then_fails_is_answered_no(
+    ledger_database: str, ready_ledger
+) -> None:
+    """The stop answers it first; the fault that follows in the same group changes nothing of that."""
+
+    def stop_and_fail() -> None:
+        gate.record(Record("2", uuid4(), NOT_AN_OUTCOME))
+        gate.stop()
+        gate.commit_now()
+
+    with open_gate(ledger_database) as gate:
+        assert ask_and_then(gate, stop_and_fail) is Passage.NOT_COMMITTED
+        gate.flush(timeout=20)  # ends with the failure
+        assert "the gate could not go on (AttributeError)" in str(gate.failure)
+    assert set(states(ready_ledger).values()) == {"ready"}
+
+
+def test_question_that_waits_while_the_gate_gives_up_is_answered_no(
+    ledger_database: str, ready_ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.ledger.gate.RECONNECT_FOR_SECONDS", 0)
+    recovering, asked = threading.Event(), threading.Event()
+
+    def connect() -> psycopg.Connection[Any]:
+        if not gates:
+            return psycopg.connect(ledger_database)
+        recovering.set()
+        assert asked.wait(30)
+        raise psycopg.OperationalError("the ledger went away")
+
+    gates: list[Gate] = []
+    gates.append(Gate(connect, terms()))
+    [gate] = gates
+    attempt = uuid4()
+    assert gate.ask("2", attempt, HASH) is Passage.PASSED
+    ready_ledger.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    gate.record(Record("2", attempt, RecordedAs.SENT))
+    assert recovering.wait(30)
+    assert ask_and_then(gate, asked.set) is Passage.NOT_COMMITTED
+    assert "1 outcomes were not recorded" in str(gate.failure)
+    assert not gate.close(timeout=5)
+    assert states(ready_ledger) == {"1": "ready", "2": "sending", "3": "ready"}

@@ -16,6 +16,7 @@ from lifecycle_emails.ledger.actions import Actor, Done, begin_action, end_actio
 from lifecycle_emails.ledger.approving import check_volume, decide_volume
 from lifecycle_emails.ledger.judging import filter_ledger, limit_rate
 from lifecycle_emails.ledger.orders import suppress
+from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.operation import carry_out
 from lifecycle_emails.order import Action, Order
 from lifecycle_emails.volume import VolumeVerdict
@@ -203,6 +204,13 @@ def test_release_says_which_cohorts_are_too_late(ledger) -> None:
     assert (
         "lifecycle extend day4_follow_up --cohort-from" in give(ledger, ordered(Action.RELEASE, "1")).result
     )
+
+
+def test_release_without_a_reason_changes_nothing(ledger) -> None:
+    add_sends(ledger, ["1"], state="rejected")
+    with pytest.raises(LedgerError, match="give a reason; nothing was changed"):
+        release(ledger, "day4_follow_up", ["1"], reason=" ")
+    assert states(ledger)["1"] == "rejected"
 
 
 def refused_cohort(ledger) -> Order:

@@ -22,6 +22,7 @@ from lifecycle_emails.ledger.throttle import (
     throttle_now,
 )
 from lifecycle_emails.throttle import Throttle, WarmUp
+from tests.cutting_proxy import CuttingProxy
 
 SMTP = "lifecycle_smtp"
 
@@ -223,3 +224,18 @@ def test_connections_of_a_killed_task_come_free_and_its_lease_is_not_renewed(led
     assert lease_connections(ledger, SMTP, other, 3) == 3
     give_back_connections(ledger, other)
     assert lease_connections(ledger, SMTP, uuid4(), 9) == 4
+
+
+def test_grants_whose_commit_is_answered_with_a_rollback_are_worth_nothing(
+    ledger, ledger_database: str, postgres_server
+) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_day=5))
+    with CuttingProxy(postgres_server.port) as proxy:
+        url = ledger_database.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        with psycopg.connect(url, autocommit=True) as mine:
+            proxy.deny_next_commit()
+            with pytest.raises(psycopg.OperationalError, match="roll-back"):
+                take_grants(mine, SMTP, 2)
+    assert throttle_now(ledger, SMTP).granted_today == 2, (
+        "what may have been granted is lost, not given twice"
+    )

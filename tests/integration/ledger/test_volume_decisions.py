@@ -98,6 +98,13 @@ def test_answer_that_never_came_refuses_and_only_a_person_releases(ledger: Ledge
     ]
 
 
+def test_refused_cohort_that_is_looked_at_again_stays_refused(ledger: Ledger) -> None:
+    hold_back(ledger)
+    decide_volume(ledger, ID, COHORT_DATE, REFUSED, "ada", "a bot net")
+    assert check(ledger) is REFUSED
+    assert [row[2] for row in decisions(ledger)] == ["refused"]
+
+
 def test_answer_to_fewer_users_than_there_are_by_now_is_no_approval(ledger: Ledger) -> None:
     hold_back(ledger)
     read(ledger, 60)

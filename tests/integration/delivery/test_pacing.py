@@ -1,0 +1,106 @@
+"""Turns of a throttle in trouble: a ledger that is away, leases that end meanwhile, a day that ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from lifecycle_emails.delivery.pacing import Pacing
+from lifecycle_emails.ledger.throttle import throttle_now
+from lifecycle_emails.throttle import Throttle
+from tests.integration.ledger.rows import connect
+
+SMTP = "lifecycle_smtp"
+PACING = "lifecycle_emails.delivery.pacing"
+
+
+@pytest.fixture
+def ledger(ledger_database: str):
+    with connect(ledger_database) as connection:
+        yield connection
+
+
+class Way:
+    """The way to the ledger, which can be closed for good."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_closed = False
+
+    def __call__(self) -> psycopg.Connection[Any]:
+        if self.is_closed:
+            raise psycopg.OperationalError("the ledger went away")
+        return psycopg.connect(self.url)
+
+    def close(self, ledger: psycopg.Connection[Any]) -> None:
+        self.is_closed = True
+        ledger.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def in_thread(work: Callable[[], bool]) -> Callable[[], bool]:
+    """Begin ``work`` in a thread; what is returned waits for its answer."""
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(work()))
+    thread.start()
+
+    def answer() -> bool:
+        thread.join(timeout=30)
+        return answers[0]
+
+    return answer
+
+
+def test_ledger_that_stays_away_ends_the_waiting_and_says_so(
+    ledger, ledger_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{PACING}.RECONNECT_FOR_SECONDS", 0.2)
+    monkeypatch.setattr(f"{PACING}.ASK_AGAIN_SECONDS", 0.3)
+    way = Way(ledger_database)
+    pacing = Pacing(way, SMTP, Throttle(mails_per_second=100), uuid4(), 1)
+    way.close(ledger)
+    assert not pacing.turn(0)
+    assert "the throttle could not go on (LedgerError); nobody was mailed by it" in str(pacing.failure)
+    assert not pacing.turn(0)
+    pacing.close()
+    assert throttle_now(ledger, SMTP).granted_today == 0
+
+
+def test_turn_that_comes_after_the_connections_lease_ended_is_not_given(
+    ledger, ledger_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment was granted; the ledger is away since, and by now others may hold the connections."""
+    monkeypatch.setattr(f"{PACING}.RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(f"{PACING}.TRUSTED_SECONDS", 0.5)
+    way = Way(ledger_database)
+    pacing = Pacing(way, SMTP, Throttle(mails_per_second=0.3, connections=1), uuid4(), 1)
+    assert pacing.turn(0)
+    second = in_thread(lambda: pacing.turn(0))
+    while throttle_now(ledger, SMTP).granted_today < 2:
+        pass
+    way.close(ledger)
+    assert not second()
+    assert pacing.refusal.because == "the lease of its connections ended"
+    pacing.close()
+
+
+def test_lanes_left_over_by_a_day_that_ends_get_their_turns_of_the_next_day(
+    ledger, ledger_database: str
+) -> None:
+    """A zone in which it is midnight in a second: POSIX's notation has offsets to the second."""
+    pacing = Pacing(lambda: psycopg.connect(ledger_database), SMTP, Throttle(mails_per_second=2), uuid4(), 4)
+    ledger.execute(
+        "UPDATE lifecycle.throttles SET day = day - 2, timezone ="
+        " (SELECT format('<x>%s', extract(epoch FROM now() AT TIME ZONE 'UTC'"
+        " - date_trunc('day', now() AT TIME ZONE 'UTC'))::int * interval '1 s' + interval '1 s'))"
+    )
+    turns = [in_thread(lambda: pacing.turn(0)) for _ in range(6)]
+    assert [turn() for turn in turns] == [True] * 6
+    pacing.close()
