@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from typing import Any
 import psycopg
 import yaml
 
+from bench.planning_history import CAMPAIGNS, DAYS, load_history
 from bench.planning_process import Meter
 from bench.storage_layouts import Layout
 from lifecycle_emails.ledger.migration import migrate
@@ -36,8 +38,6 @@ from local_stack.postgres import PostgresServer
 _SQL = files("bench") / "planning_sql"
 _ROOT = Path(__file__).parents[1]
 SERVER = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
-_COHORTS = 365
-_MONTH = 30
 _FIRST_USER = 100_000_000
 # ids as the source has them, for user number n: ids in order of signing up, or random ones
 IDS = {
@@ -89,7 +89,7 @@ class Place:
     def __init__(self, server: PostgresServer, name: str, ids: str, include: Path) -> None:
         self._server = server
         self._include = include
-        self._user = 0  # the history has ids of its own
+        self._user = 0
         self._day = datetime.now(UTC).date() - timedelta(days=4)
         self._urls = [self._database(f"{name}_{role}") for role in ("ledger", "source")]
         self.ledger, self._source = (psycopg.connect(url, autocommit=True) for url in self._urls)
@@ -110,17 +110,18 @@ class Place:
             connection.close()
             self._server.drop_database(name)
 
-    def load_history(self, sends: int) -> None:
-        """Fill the ledger with ``sends`` of the past year in two campaigns, of other users."""
-        first = self._day - timedelta(days=_COHORTS)
-        self._layout.create(first, self._day - timedelta(days=1))
-        self._layout.set_fill_factor(90)
-        per_day = sends // 2 // _COHORTS
-        for day in range(0, _COHORTS, _MONTH):
-            chunk = {"from_user": day * per_day, "to_user": min(day + _MONTH, _COHORTS) * per_day}
-            self._layout.load({"first": first, "users_per_day": per_day, **chunk})
-        self._layout.settle()
-        show(f"a history of {sends:,} sends took {sum(self._layout.seconds['load']):.0f} s")
+    def load_history(self, sends: int, planned: int) -> None:
+        """Fill the ledger with about ``sends`` of the past year; the next ``planned`` users are among theirs.
+
+        These come from the middle, so that the cap must look at four old sends of each and refuses none.
+        """
+        if sends // len(CAMPAIGNS) < 2 * planned + DAYS:
+            raise ValueError(f"a history of {sends:,} sends has too few users for {planned:,} to be planned")
+        started = time.perf_counter()
+        last = self._day - timedelta(days=1)
+        users = load_history(self.ledger, self._user_id, sends, last=last, first_user=_FIRST_USER)
+        self._user = (users - planned) // 2
+        show(f"a history of {users * len(CAMPAIGNS):,} sends took {time.perf_counter() - started:.0f} s")
 
     def add_users(self, size: int) -> date:
         """Add the users of the next day to the source, some of them suppressed; returns the day."""
@@ -205,19 +206,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stack.callback(server.remove)
         server.start()
         growth, figures = [], {}
-        for history in options.history:
-            place = Place(server, f"history{history}", options.ids, include)
-            if history:
-                place.load_history(history)
-            for _ in range(options.rounds):
-                for size in _sizes(options.size) if not history else (options.size,):
+        with_history = [history for history in options.history if history]
+        places = {h: Place(server, f"history{h}", options.ids, include) for h in [0, *with_history]}
+        for history in with_history:
+            places[history].load_history(history, options.size * options.rounds)
+        for _ in range(options.rounds):
+            for history, place in places.items():
+                for size in (options.size,) if with_history else _sizes(options.size):
                     (planned,) = place.plan(size)
                     growth.append((history, planned))
                     show_planned(planned, history, options.queries)
-            if not history and options.campaigns > 1:
-                size = min(options.size, max(1000, options.size // 50))
-                each = place.plan(size, [f"bench{number}" for number in range(1, options.campaigns + 1)])
-                figures["campaigns"] = campaigns_figures(each)
+        for history in with_history:
+            figures[f"history_{history}"] = history_figures(growth, history)
+        if options.campaigns > 1:
+            size = min(options.size, max(1000, options.size // 50))
+            each = places[0].plan(size, [f"bench{number}" for number in range(1, options.campaigns + 1)])
+            figures["campaigns"] = campaigns_figures(each)
+        for place in places.values():
             place.close()
         figures = {"planned": [{"history": h, **p.figures()} for h, p in growth], **figures}
         figures["parsing"] = measure_parsing(folder, options.campaigns)
@@ -234,7 +239,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--size", type=int, default=1_000_000, help="users of the largest cohort; also a 10th, a 100th"
     )
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--history", type=int, nargs="*", default=[0], help="sends in the ledger before")
+    parser.add_argument(
+        "--history",
+        type=int,
+        nargs="*",
+        default=[],
+        help="sends in the ledger before; planned in turns with a ledger that has none",
+    )
     parser.add_argument("--campaigns", type=int, default=50)
     parser.add_argument(
         "--ids", choices=IDS, default="bigint", help="user ids: in order of sign-up, or random"
@@ -291,6 +302,16 @@ def show_planned(planned: Planned, history: int, with_queries: bool) -> None:
     for name, (clock, client, server) in rows.items():
         million = (client + server) / planned.size * 1e6
         print(f"{name:32}{clock:9.2f}{client:9.2f}{server:9.2f}{million:19.2f}", flush=True)
+
+
+def history_figures(growth: Sequence[tuple[int, Planned]], history: int) -> dict[str, float]:
+    """Planning with a history against without, each round with its own: medians of the ratios."""
+    without, with_it = ([planned for h, planned in growth if h == which] for which in (0, history))
+    pairs = list(zip(with_it, without, strict=True))
+    clock = statistics.median(one.total[0] / other.total[0] for one, other in pairs)
+    cpu = statistics.median(one.cpu / other.cpu for one, other in pairs)
+    print(f"\n{history:,} sends of history: {clock:.2f} times the clock, {cpu:.2f} times the CPU")
+    return {"clock": clock, "cpu": cpu}
 
 
 def campaigns_figures(each: Sequence[Planned]) -> dict[str, Any]:
