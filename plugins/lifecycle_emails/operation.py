@@ -166,5 +166,11 @@ def _extend(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -
         )
     earlier = extension.earlier if order.seen_extensions is None else order.seen_extensions
     approved = replace(extension, users=order.approved_users, earlier=earlier)
-    extend(ledger, approved, reason=order.reason, actor=actor)
-    return f"extended: {told_extension(extension)}"
+    in_doubt = extend(ledger, approved, reason=order.reason, actor=actor)
+    extended = f"extended: {told_extension(extension)}"
+    if not in_doubt:
+        return extended
+    return (
+        f"{extended}\n{in_doubt} of them are in doubt now: the ledger went back in time, and they may have "
+        f"been mailed by an extension that it has forgotten. To settle them: lifecycle settle {campaign}"
+    )

@@ -52,8 +52,11 @@ def look_at_extension(
     return Extension(campaign_id, cohort_from, cohort_to, days, cohorts, users, stale, latest, earlier)
 
 
-def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor: str = "") -> None:
+def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor: str = "") -> int:
     """Lengthen the deadlines as approved, and write it down. The next run judges the stale again.
+
+    Returns how many users are in doubt for it: of a cohort that was over when the ledger went back in time,
+    since a forgotten extension may have let them be mailed.
 
     Raises LedgerError, and changes nothing: without a reason, when more users are concerned by now than were
     approved, and when somebody has extended one of these cohorts since it was looked at.
@@ -92,4 +95,9 @@ def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor:
                 "actor": actor,
             },
         )
-        ledger.execute(query("extend_cohorts"), arguments)
+        cohort_dates = ledger.execute(query("extend_cohorts"), arguments).fetchall()
+        ledger.execute(query("lock_frequency_cap"))
+        return sum(
+            ledger.execute(query("doubt_arrivals"), {**arguments, "cohort_date": day}).rowcount
+            for (day,) in cohort_dates
+        )

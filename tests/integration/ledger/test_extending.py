@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from lifecycle_emails.errors import LedgerError
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.extending import extend, look_at_extension
-from lifecycle_emails.ledger.judging import filter_ledger
+from lifecycle_emails.ledger.judging import filter_ledger, limit_rate
 from lifecycle_emails.ledger.orders import suppress
+from lifecycle_emails.ledger.settling import SettleAs, Which, settle
 from lifecycle_emails.ledger.upkeep import keep_up
+from tests.integration.ledger.gates import HASH, open_gate
+from tests.integration.ledger.going_back import ask_gate, let_go
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -173,3 +178,44 @@ def test_more_users_than_were_approved_are_not_extended(ledger_database: str) ->
         with pytest.raises(LedgerError, match="2 users are concerned by now, and 1 were approved"):
             extend(ledger, approved, reason="x")
         assert ledger.execute("SELECT count(*) FROM lifecycle.extensions").fetchone() == (0,)
+
+
+def over_before_the_backup(ledger: psycopg.Connection, url: str) -> None:
+    """User 1 passed the gate once and was refused, 2 never did; both went stale, and an hour is lost since."""
+    add_cohort(ledger, not_after=datetime.now(UTC) + timedelta(minutes=30))
+    add_sends(ledger, ["1", "2"], state="ready")
+    with open_gate(url) as gate:
+        attempt = uuid4()
+        assert gate.ask("1", attempt, HASH) is Passage.PASSED
+        gate.record(Record("1", attempt, RecordedAs.RETRY, detail="dot: 451 4.3.0"))
+        assert gate.flush(timeout=10)
+    let_time_pass(ledger, timedelta(hours=2))
+    keep_up(ledger, (), now=datetime.now(UTC))
+    assert states(ledger) == {"1": "held/stale", "2": "held/stale"}
+    assert let_go(ledger, None, datetime.now(UTC) - timedelta(hours=1)) == 0
+
+
+def judge(ledger: psycopg.Connection) -> None:
+    filter_ledger(ledger, make_campaign(), [COHORT_DATE])
+    limit_rate(ledger, make_campaign(), (), [COHORT_DATE], callbacks=(), run="a run", max_groups=1)
+
+
+def test_extending_doubts_whoever_may_have_been_mailed_by_an_extension_that_is_forgotten(
+    ledger_database: str,
+) -> None:
+    with connect(ledger_database) as ledger:
+        over_before_the_backup(ledger, ledger_database)
+        assert extend(ledger, look_at_extension(ledger, CAMPAIGN, COHORT_DATE, NEXT, 2), reason="x") == 2
+        assert states(ledger) == {"1": "in_doubt", "2": "in_doubt"}
+        judge(ledger)  # a run cleared from filter_ledger, which extracts nobody
+        assert {ask_gate(ledger_database, user) for user in ("1", "2")} == {Passage.LOST}
+
+
+def test_doubt_of_an_extension_that_a_person_settles_is_not_doubted_anew(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        over_before_the_backup(ledger, ledger_database)
+        extend(ledger, look_at_extension(ledger, CAMPAIGN, COHORT_DATE, NEXT, 2), reason="x")
+        settle(ledger, CAMPAIGN, Which(["1"]), SettleAs.SEND_AGAIN, reason="the provider never had it")
+        assert extend(ledger, look_at_extension(ledger, CAMPAIGN, COHORT_DATE, NEXT, 2), reason="x") == 0
+        judge(ledger)
+        assert states(ledger) == {"1": "ready", "2": "in_doubt"}

@@ -20,6 +20,7 @@ from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.operation import carry_out
 from lifecycle_emails.order import Action, Order
 from lifecycle_emails.volume import VolumeVerdict
+from tests.integration.ledger.going_back import let_go
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -301,6 +302,16 @@ def test_extension_names_its_total_and_is_done_only_when_that_is_approved(ledger
     assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchone() == (
         before + timedelta(days=3),
     )
+
+
+def test_extension_names_whom_it_puts_in_doubt_after_the_ledger_went_back_in_time(ledger) -> None:
+    add_sends(ledger, ["1", "2"])
+    let_time_pass(ledger, timedelta(days=3))
+    let_go(ledger, None, datetime.now(UTC) - timedelta(hours=1))
+    dates = {"cohort_from": COHORT_DATE, "cohort_to": COHORT_DATE, "days": 3}
+    said = give(ledger, ordered(Action.EXTEND, **dates, approved_users=2), ADA).result
+    assert "2 of them are in doubt now" in said
+    assert "lifecycle settle day4_follow_up" in said
 
 
 def test_act_outside_the_ledger_is_written_down_first_and_never_begun_twice(ledger) -> None:

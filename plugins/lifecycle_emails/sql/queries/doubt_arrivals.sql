@@ -1,5 +1,6 @@
--- Users who first come into a cohort that could be sent in a forgotten time: perhaps they had come, and were mailed.
--- Whoever was in it at the release has an attempt; whoever has none came later.
+-- Users who first come into a cohort that could be sent in a forgotten time, and users of a cohort that an extension lets
+-- be sent in it: perhaps that was so before, and they were mailed. Whom this restore has doubted was gated at t.since as far
+-- as the ledger knows; whoever was gated before, or never, was not looked at yet.
 UPDATE lifecycle.sends AS s
 SET state = 'in_doubt',
     held_reason = NULL,
@@ -19,4 +20,4 @@ FROM (
 WHERE s.campaign = %(campaign)s
   AND s.cohort_date = %(cohort_date)s
   AND s.state IN ('planned', 'held', 'ready')
-  AND s.attempt IS NULL
+  AND (s.attempt IS NULL OR s.gate_at < t.since)

@@ -2,3 +2,4 @@
 UPDATE lifecycle.cohorts
 SET not_after = greatest(not_after, now()) + make_interval(days => %(days)s), closed_at = NULL
 WHERE campaign = %(campaign)s AND cohort_date BETWEEN %(cohort_from)s AND %(cohort_to)s
+RETURNING cohort_date
