@@ -25,13 +25,24 @@ CONNECTION_ID = "lifecycle_ledger"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0: done, 1: refused or failed with a message, 2: wrong usage."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(_in_utf8(parser, sys.argv[1:] if arguments is None else arguments))
     try:
         print(options.run(options, partial(_connect, options)))
     except LifecycleError as error:
         print(f"lifecycle: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _in_utf8(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Sequence[str]:
+    """Refuse what no database takes; Python smuggles bytes of another encoding in as surrogates."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            parser.error(f"{argument!r} is no UTF-8; nothing was changed")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,15 +18,17 @@ from lifecycle_emails.ledger.extending import Extension, extend, look_at_extensi
 from lifecycle_emails.ledger.orders import (
     halt,
     halt_in_force,
+    halts_that_hold,
     hash_of_address,
     known_campaigns,
     resume,
     suppress,
+    unseen_users,
     unsuppress,
 )
 from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.ledger.session import LedgerConnection
-from lifecycle_emails.ledger.settling import SettleAs, Settled, Which, settle
+from lifecycle_emails.ledger.settling import SettleAs, Settled, Which, named, settle
 from lifecycle_emails.ledger.steps import ledger_time
 from lifecycle_emails.order import SETTLING, Action, Order
 
@@ -62,10 +64,15 @@ def kept_arguments(ledger: LedgerConnection, order: Order) -> dict[str, Any]:
 def told_extension(extension: Extension) -> str:
     """What an extension means, for the person who approves it."""
     return (
-        f"{extension.cohorts} cohorts of {extension.campaign} from {extension.cohort_from} to "
-        f"{extension.cohort_to}, by {extension.days} days, up to {extension.latest:%Y-%m-%d %H:%M %Z}: "
-        f"{extension.users} users not mailed yet ({extension.stale} of them stale now)"
+        f"{_counted(extension.cohorts, 'cohort')} of {extension.campaign} from {extension.cohort_from} to "
+        f"{extension.cohort_to}, by {_counted(extension.days, 'day')}, up to "
+        f"{extension.latest:%Y-%m-%d %H:%M %Z}: {_counted(extension.users, 'user')} not mailed yet "
+        f"({extension.stale} of them stale now)"
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _act(ledger: LedgerConnection, order: Order, actor: str) -> str:
@@ -91,11 +98,22 @@ def _act(ledger: LedgerConnection, order: Order, actor: str) -> str:
 def _halt_or_resume(ledger: LedgerConnection, order: Order, actor: str) -> str:
     terms: dict[str, Any] = {"campaign_id": order.campaign, "reason": order.reason, "actor": actor}
     if order.action is Action.RESUME:
-        done = resume(ledger, **terms)
-        return "sending goes on" if done else "there was no such halt; nothing changed"
+        return _told_resume(resume(ledger, **terms), order.campaign, halts_that_hold(ledger, order.campaign))
     if halt(ledger, **terms):
         return "sending is halted"
     return f"was halted before, {halt_in_force(ledger, order.campaign)}; nothing changed"
+
+
+def _told_resume(done: bool, campaign: str | None, others: list[tuple[str | None, str]]) -> str:
+    """What a resume did; ``others``: halts still in force that stop what the person hopes to see going on."""
+    if not done:
+        told = "there was no such halt; nothing changed"
+    elif campaign is not None and others:
+        told = "that halt is lifted"
+    else:
+        told = "sending goes on"
+    still = [f"{one or 'all campaigns'}, halted {who}" for one, who in others]
+    return f"{told}. Another halt still holds: {'; '.join(still)}" if still else told
 
 
 def _suppress_or_unsuppress(ledger: LedgerConnection, order: Order, actor: str) -> str:
@@ -113,8 +131,13 @@ def _suppress_or_unsuppress(ledger: LedgerConnection, order: Order, actor: str) 
             if lifting
             else "was suppressed before; nothing changed"
         )
-    word = "suppression lifted" if lifting else "suppressed"
-    return word if asked == 1 else f"{word}: {changed} of {asked}; the others were so before"
+    told = "suppression lifted" if lifting else "suppressed"
+    if asked > 1:
+        told = f"{told}: {changed} of {asked}"
+    if changed < asked:
+        told = f"{told}; the others were {'not suppressed' if lifting else 'so before'}"
+    unseen = [] if lifting else unseen_users(ledger, order.user_ids)
+    return f"{told}. No run has seen {named(unseen)}" if unseen else told
 
 
 def _settle(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -> str:

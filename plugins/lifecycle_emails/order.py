@@ -60,9 +60,9 @@ _TAKES_RANGE = SETTLING | {Action.EXTEND, Action.RELEASE_COHORT}
 class Order:
     """One action and what it is about.
 
-    ``campaign``: its id; None means all campaigns, where the action can mean that. ``cohort_from`` and
-    ``cohort_to``: both included. ``everybody``: all doubts of the campaign. ``recipient``: the Airflow
-    connection that holds the address to which a test goes.
+    ``campaign``: its id; None means all campaigns, where the action can mean that. ``user_ids``: without the
+    space around them. ``cohort_from`` and ``cohort_to``: both included. ``everybody``: all doubts of the
+    campaign. ``recipient``: the Airflow connection that holds the address to which a test goes.
     ``approved_users``: the total that an extension may concern, as the person has seen it, and
     ``seen_extensions``: how many these cohorts had had then; None where that was not seen.
     """
@@ -79,6 +79,10 @@ class Order:
     days: int | None = None
     approved_users: int | None = None
     seen_extensions: int | None = None
+
+    def __post_init__(self) -> None:
+        """Take user ids as they were meant: in a terminal or a form a space slips in unseen."""
+        object.__setattr__(self, "user_ids", tuple(user_id.strip() for user_id in self.user_ids))
 
     def arguments(self) -> dict[str, Any]:
         """What the audit keeps beside the reason: all that was said, but for the address."""
@@ -120,6 +124,8 @@ def _campaign(order: Order) -> str | None:
 def _users(order: Order) -> str | None:
     if order.user_ids and order.action not in _TAKES_USERS:
         return "it takes no users"
+    if not all(order.user_ids):
+        return "a user id is blank"
     if any("@" in user_id for user_id in order.user_ids):
         return "a user id holds an @; write the user's id in the source, never an address"
     if len(order.user_ids) > MOST_USERS:
@@ -163,7 +169,7 @@ def _range(order: Order) -> str | None:
     if first > last:
         return f"the first cohort date {first} is later than the last, {last}"
     if (last - first).days > LONGEST_RANGE_DAYS:
-        return f"{first} to {last} is more than {LONGEST_RANGE_DAYS} days; is a year right?"
+        return f"{first} to {last} is more than {LONGEST_RANGE_DAYS} days, so a year may be wrong"
     return None
 
 

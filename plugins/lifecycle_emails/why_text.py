@@ -108,7 +108,9 @@ def _stops(user: UserHistory, send: SendHistory) -> Iterator[InForce]:
 
 
 def _paragraphs(user: UserHistory) -> Iterator[list[str]]:
-    if not user.sends:
+    if user.user_id is None:
+        yield ["The ledger knows nobody by this address (hashes of long finished cohorts are dropped)."]
+    elif not user.sends:
         yield [f"No run has found user {user.user_id} in an audience."]
     for send in user.sends:
         yield [in_one_sentence(user, send), *_facts(user, send)]

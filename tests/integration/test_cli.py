@@ -39,7 +39,10 @@ def test_migrate_applies_then_says_there_is_nothing_to_do(capsys, empty_database
 
 def test_orders_say_what_changed_and_who_gave_them(capsys, monkeypatch, ledger_database: str) -> None:
     monkeypatch.setenv("LIFECYCLE_LEDGER_DSN", ledger_database)
-    assert run(capsys, "suppress", "--user", "42", "--reason", "asked")[:2] == (0, "suppressed")
+    assert run(capsys, "suppress", "--user", " 42 ", "--reason", "asked")[:2] == (
+        0,
+        "suppressed. No run has seen user 42",
+    )
     assert (
         run(capsys, "suppress", "--user", "42", "--reason", "asked")[1]
         == "was suppressed before; nothing changed"
@@ -48,7 +51,10 @@ def test_orders_say_what_changed_and_who_gave_them(capsys, monkeypatch, ledger_d
     assert (
         run(capsys, "halt", "--campaign", "day4_follow_up", "--reason", "template")[1] == "sending is halted"
     )
-    assert run(capsys, "resume", "--reason", "x")[1] == "there was no such halt; nothing changed"
+    said = run(capsys, "resume", "--reason", "x")[1]
+    assert said.startswith(
+        "there was no such halt; nothing changed. Another halt still holds: day4_follow_up,"
+    )
     with connect(ledger_database) as ledger:
         [(by,)] = ledger.execute("SELECT suppressed_by FROM lifecycle.suppressions").fetchall()
     assert by.startswith("postgres (command, ")
@@ -155,6 +161,70 @@ def test_order_for_a_mistyped_campaign_is_refused(capsys, ledger_database: str, 
         assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("user", ["", "  "])
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["suppress"],
+        ["unsuppress"],
+        ["release", "day4_follow_up"],
+        ["settle", "day4_follow_up", "--as", "sent"],
+    ],
+    ids=lambda order: order[0],
+)
+def test_blank_user_is_refused(capsys, ledger_database: str, order: list[str], user: str) -> None:
+    status, _, said = run(capsys, "--ledger", ledger_database, *order, "--user", user, "--reason", "asked")
+    assert (status, "a user id is blank" in said, "othing was changed" in said) == (
+        1,
+        True,
+        True,
+    )
+    with connect(ledger_database) as ledger:
+        assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
+
+
+def wrong_usage(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as usage:
+        main(arguments)
+    assert usage.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("last", ["-5", "0", "all"])
+def test_actions_of_no_campaign_or_no_number_are_refused(capsys, ledger_database: str, last: str) -> None:
+    actions = ("--ledger", ledger_database, "actions")
+    assert f"'{last}' is no number of actions; write 1 or more" in wrong_usage(
+        capsys, *actions, "--last", last
+    )
+    status, said, refused = run(capsys, *actions, "--campaign", "day4_folow_up")
+    assert (status, said, "there is no campaign day4_folow_up" in refused) == (1, "", True)
+
+
+@pytest.mark.parametrize("command", [["why"], ["suppress", "--reason", "asked", "--user"]])
+def test_bytes_that_are_no_utf8_are_refused(ledger_database: str, command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lifecycle_emails", "--ledger", ledger_database, *command, b"\xff\xfe"],
+        cwd=ROOT / "plugins",
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"is no UTF-8; nothing was changed" in done.stderr) == (2, True)
+    assert b"Traceback" not in done.stderr
+
+
+def test_log_that_cannot_be_read_is_told_where_nothing_is_in_doubt(
+    capsys, ledger_database: str, tmp_path: Path
+) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+    for path in (tmp_path / "nowhere.log", tmp_path):
+        status, said, refused = run(
+            capsys, "--ledger", ledger_database, "settle", "day4_follow_up", "--postfix-log", str(path)
+        )
+        assert (status, said) == (1, "")
+        assert f"the log {path} cannot be read, so nothing was settled" in refused
+
+
 def test_settle_lists_then_settles_by_a_log_and_by_hand(capsys, ledger_database: str, tmp_path: Path) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)
@@ -213,7 +283,7 @@ def test_settle_past_the_deadline_says_how_to_extend_it(capsys, ledger_database:
         (["day4_follow_up", "--as", "sent", "--all"], 1, "--as needs --reason"),
         (["day4_follow_up", "--as", "sent", "--reason", "x"], 1, "--as needs --reason, and one of"),
         (["day4_follow_up", "--all", "--reason", "x"], 1, "say --as sent or --as send-again"),
-        (["day4_follow_up", "--as", "maybe", "--all", "--reason", "x"], 2, "maybe"),
+        (["day4_follow_up", "--as", "maybe", "--all", "--reason", "x"], 2, "'maybe' (choose from 'sent', 'send-again')"),
         (["day4_follow_up", "--cohort-from", "yesterday", "--cohort-to", "2026-05-02"], 2, "'yesterday' is no date"),
         (
             ["day4_follow_up", "--as", "sent", "--cohort-from", "2026-05-03", "--cohort-to", "2026-05-02", "--reason", "x"],
@@ -300,7 +370,7 @@ def test_extend_names_whom_it_may_reach_before_it_does(capsys, ledger_database: 
         )
         assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == before
         status, said, _ = run(capsys, *arguments, "--yes")
-        assert (status, said.startswith("extended: 1 cohorts of day4_follow_up")) == (0, True)
+        assert (status, said.startswith("extended: 1 cohort of day4_follow_up")) == (0, True)
         assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() > before
 
 

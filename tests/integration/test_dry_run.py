@@ -190,6 +190,22 @@ def test_range_that_makes_no_sense_is_one_clear_message(
     assert "othing was changed" in refused
 
 
+@pytest.mark.parametrize("kind", ["cohort", "logical"])
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "3000-01-01", "9999-12-31"])
+def test_date_out_of_reach_is_one_clear_message(dry_runs: DryRuns, kind: str, day: str) -> None:
+    with pytest.raises(SystemExit) as usage:
+        dry_runs.ask("welcome", f"--{kind}-from", day, f"--{kind}-to", day)
+    assert usage.value.code == 2
+    assert f"{day}: write a date from 1970-01-01 to 2999-12-31" in dry_runs.capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["cohort", "logical"])
+@pytest.mark.parametrize("day", ["1970-01-01", "2999-12-31"])
+def test_first_and_last_date_are_reckoned_with(dry_runs: DryRuns, kind: str, day: str) -> None:
+    status, _, refused = dry_runs.ask("welcome", f"--{kind}-from", day, f"--{kind}-to", day)
+    assert (status, refused == "" or "in the future" in refused) == (int(day > "2000"), True)
+
+
 def test_unknown_campaign_and_unreachable_source_are_one_clear_message(dry_runs: DryRuns) -> None:
     day = today().isoformat()
     status, _, refused = dry_runs.ask("welcom", "--cohort-from", day, "--cohort-to", day)

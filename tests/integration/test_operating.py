@@ -134,7 +134,7 @@ def test_two_operators_at_once_change_nothing_twice(stage: Stage) -> None:
         orders = [pool.submit(stage.order, who, "suppress", user_ids=["42"]) for who in (USER, OPERATOR)]
         runs = [order.result() for order in orders]
     results = sorted(stage.done(run)["result"] for run in runs)
-    assert results == ["suppressed", "was suppressed before; nothing changed"]
+    assert results == ["suppressed. No run has seen user 42", "was suppressed before; nothing changed"]
     with stage.campaign.ledger() as ledger:
         assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (1,)
 

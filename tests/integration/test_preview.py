@@ -69,6 +69,12 @@ def test_preview_opens_the_page_in_the_browser(daily_run: DailyRun, tmp_path: Pa
     assert (tmp_path / "opened").read_text().strip() == (tmp_path / "mails" / "welcome-42.html").as_uri()
 
 
+def test_blank_user_is_refused(daily_run: DailyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments(daily_run, " ", "--no-open"))
+    assert "the user's id is blank" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("user", ["99", "nobody"])
 def test_unknown_user_is_one_clear_message(
     daily_run: DailyRun, capsys: pytest.CaptureFixture[str], user: str

@@ -114,6 +114,18 @@ def test_user_is_found_by_address_and_the_address_is_not_repeated(why: Why) -> N
     assert (status, "knows nobody by this address" in refused) == (1, True)
 
 
+def test_suppressed_address_of_nobody_is_told_as_the_proof_of_it(why: Why) -> None:
+    suppress(why.run.ledger, address="eve@example.com", reason="asked to be erased", actor="grace")
+    status, said, _ = why.ask("--address", "Eve@example.com")
+    assert status == 0
+    assert said.startswith("The ledger knows nobody by this address")
+    assert "address, all campaigns, since 20" in said
+    assert said.endswith("by grace: asked to be erased")
+    assert "example.com" not in said
+    [found] = json.loads(why.ask("--address", "eve@example.com", "--json")[1])
+    assert (found["user_id"], found["sends"], len(found["suppressions"])) == (None, [], 1)
+
+
 def test_refused_mail_is_told_with_the_reply_and_a_deferred_one_with_its_time(why: Why, smtp_server) -> None:
     run = why.run
     smtp_server.on("rcpt", Reply(450, "4.2.1 <user42@example.com> try later"), times=1)
@@ -168,6 +180,8 @@ def test_unknown_user_is_one_clear_message_and_nothing_is_written(why: Why) -> N
     status, said, refused = why.ask("ada@example.com")
     assert (status, said, "example.com" in refused) == (1, "", False)
     assert "--address" in refused
+    with pytest.raises(SystemExit):
+        why.ask(" ")
     assert why.ask()[0] == 1
     assert why.ask("1", "--address", "a@example.com")[0] == 1
 

@@ -54,6 +54,9 @@ def test_order_that_makes_sense_passes(sensible: Order) -> None:
         (order(Action.RELEASE, user_ids=("42",)), "name the campaign"),
         (replace(SUPPRESS, user_ids=("ada@example.com",)), "never an address"),
         (replace(SUPPRESS, user_ids=("42", "42")), "a user is named twice"),
+        (replace(SUPPRESS, user_ids=("42", " 42")), "a user is named twice"),
+        (replace(SUPPRESS, user_ids=("",)), "a user id is blank"),
+        (replace(SUPPRESS, user_ids=("42", "  ")), "a user id is blank"),
         (replace(SUPPRESS, user_ids=tuple(map(str, range(MOST_USERS + 1)))), "order it in parts"),
         (replace(SUPPRESS, user_ids=()), "name either users or an address"),
         (replace(SUPPRESS, address="ada@example.com"), "name either users or an address"),
@@ -67,7 +70,10 @@ def test_order_that_makes_sense_passes(sensible: Order) -> None:
         (replace(EXTEND, days=None), "say by how many days"),
         (replace(EXTEND, cohort_to=None), "first and the last cohort date together"),
         (replace(EXTEND, cohort_to=date(2026, 4, 30)), "is later than the last"),
-        (replace(EXTEND, cohort_to=date(2027, 5, 30)), "is a year right?"),
+        (
+            replace(EXTEND, cohort_to=date(2027, 5, 30)),
+            "is more than 366 days, so a year may be wrong. Nothing",
+        ),
         (replace(EXTEND, cohort_from=None, cohort_to=None), "give the first and the last cohort date"),
         (order(Action.SEND_TEST, campaign="day4_follow_up", user_ids=("1", "2")), "name at most one user"),
         (order(Action.SEND_TEST, campaign="day4_follow_up"), "say to whom it goes"),
@@ -96,6 +102,10 @@ def test_all_mistakes_are_named_at_once() -> None:
 def test_address_is_neither_kept_nor_shown() -> None:
     told = order(Action.SUPPRESS, address="ada@example.com")
     assert "ada" not in f"{told!r} {told.arguments()}"
+
+
+def test_user_ids_are_taken_without_the_space_around_them() -> None:
+    assert order(Action.SUPPRESS, user_ids=(" 42", "43 ")).user_ids == ("42", "43")
 
 
 def test_every_action_explains_itself() -> None:

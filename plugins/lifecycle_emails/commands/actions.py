@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from lifecycle_emails.commands.command import Commands, add_command
+from lifecycle_emails.commands.command import Commands, add_command, check_campaign
 from lifecycle_emails.ledger.actions import Audited, list_actions
 from lifecycle_emails.ledger.session import Connect, ledger_session
 
@@ -14,14 +14,21 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     command = add_command(commands, "actions", run, "list what people did, the newest first")
     command.add_argument("--campaign", metavar="ID", help="in this campaign only")
-    command.add_argument("--last", type=int, default=50, metavar="N", help="so many of them; default: 50")
+    command.add_argument("--last", type=_count, default=50, metavar="N", help="so many of them; default: 50")
 
 
 def run(options: argparse.Namespace, connect: Connect) -> str:
     """List."""
     with ledger_session(connect) as ledger:
-        found = list_actions(ledger, campaign_id=options.campaign, at_most=max(options.last, 0))
+        check_campaign(ledger, options.campaign)
+        found = list_actions(ledger, campaign_id=options.campaign, at_most=options.last)
     return "\n".join(map(_told, found)) or "nobody has done anything yet"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of actions; write 1 or more")
+    return int(text)
 
 
 def _told(action: Audited) -> str:

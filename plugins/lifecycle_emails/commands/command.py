@@ -21,6 +21,9 @@ from lifecycle_emails.order import LONGEST_RANGE_DAYS, Order
 INCLUDE_HERE = Path("include")
 """Where a command looks for campaigns that no run has planned yet."""
 
+FIRST_DATE, LAST_DATE = date(1970, 1, 1), date(2999, 12, 31)
+"""No user was created before or will be after."""
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  (no public name)
 """What ``ArgumentParser.add_subparsers`` returns."""
 
@@ -107,8 +110,18 @@ def actor(ledger: LedgerConnection) -> str:
 
 
 def written_date(text: str) -> date:
-    """Read a date, for argparse."""
+    """Read a date, for argparse; one that leaves room for reckoning with it."""
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as YYYY-MM-DD") from None
+    if not FIRST_DATE <= day <= LAST_DATE:
+        raise argparse.ArgumentTypeError(f"{text}: write a date from {FIRST_DATE} to {LAST_DATE}")
+    return day
+
+
+def written_user(text: str) -> str:
+    """Read a user's id, for argparse; orders check theirs themselves."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the user's id is blank")
+    return text.strip()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lifecycle_emails.audience import Audience
 from lifecycle_emails.campaign import load_campaign
-from lifecycle_emails.commands.command import Commands, add_command
+from lifecycle_emails.commands.command import Commands, add_command, written_user
 from lifecycle_emails.commands.source import add_source, open_source
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.ledger.session import Connect
@@ -25,7 +25,9 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "preview", run, "show one user's mail in the browser; send nothing")
     command.epilog = EPILOG
     command.add_argument("campaign", metavar="CAMPAIGN", help="the campaign's id")
-    command.add_argument("--user", required=True, metavar="ID", help="the user's id in the source")
+    command.add_argument(
+        "--user", type=written_user, required=True, metavar="ID", help="the user's id in the source"
+    )
     command.add_argument("--to", type=Path, metavar="DIR", help="folder to write into; default: a new one")
     command.add_argument("--no-open", action="store_true", help="only write the files")
     add_source(command)

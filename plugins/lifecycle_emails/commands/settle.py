@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
         help="zone of time stamps that do not say theirs; default: UTC",
     )
     command.add_argument(
-        "--as", dest="verdict", type=SettleAs, choices=list(SettleAs), help="what you found out"
+        "--as", dest="verdict", choices=[verdict.value for verdict in SettleAs], help="what you found out"
     )
     command.add_argument("--user", action="append", metavar="ID", help="this user; may be repeated")
     command.add_argument("--all", action="store_true", help="everybody in doubt in this campaign")
@@ -70,11 +70,12 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
         check_campaign(ledger, options.campaign)
         if options.postfix_log:
             log = PostfixLog(options.postfix_log, zone=options.log_timezone)
+            log.check()
             return _told(settle_by_evidence(ledger, [log], campaign_id=options.campaign, actor=actor(ledger)))
         if not options.verdict:
             return _listed(ledger, options.campaign)
         order = Order(
-            Action.SETTLE_AS_SENT if options.verdict is SettleAs.SENT else Action.SETTLE_TO_SEND_AGAIN,
+            Action.SETTLE_AS_SENT if options.verdict == SettleAs.SENT else Action.SETTLE_TO_SEND_AGAIN,
             options.reason,
             options.campaign,
             user_ids=tuple(options.user or ()),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from lifecycle_emails.commands.command import Commands, add_command
+from lifecycle_emails.commands.command import Commands, add_command, written_user
 from lifecycle_emails.errors import LedgerError
-from lifecycle_emails.ledger.history import UserHistory, history_of_user, users_of_address
+from lifecycle_emails.ledger.history import UserHistory, histories_of_address, history_of_user
 from lifecycle_emails.ledger.session import Connect, ledger_session
 from lifecycle_emails.why_text import in_one_sentence, why_text
 
@@ -15,7 +15,9 @@ from lifecycle_emails.why_text import in_one_sentence, why_text
 def add(commands: Commands) -> None:
     """Describe the command."""
     command = add_command(commands, "why", run, "tell why a user got a mail or not, and what happens next")
-    command.add_argument("user", nargs="?", metavar="USER", help="the user's id in the source")
+    command.add_argument(
+        "user", nargs="?", type=written_user, metavar="USER", help="the user's id in the source"
+    )
     command.add_argument("--address", help="by address; reads all sends, so it may take a minute")
     command.add_argument("--json", action="store_true", help="print it as JSON")
 
@@ -27,8 +29,10 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
     if options.user is not None and "@" in options.user:
         raise LedgerError("this is no user's id; an address goes behind --address. Nothing was changed")
     with ledger_session(connect) as ledger:
-        users = [options.user] if options.user is not None else users_of_address(ledger, options.address)
-        found = [history_of_user(ledger, user, address=options.address) for user in users]
+        if options.user is not None:
+            found = [history_of_user(ledger, options.user)]
+        else:
+            found = histories_of_address(ledger, options.address)
     if options.json:
         return json.dumps([_as_dict(user) for user in found], default=str, indent=1)
     return "\n\n".join(why_text(user) for user in found)

@@ -102,6 +102,11 @@ class PostfixLog:
                     _read_entry(message, at, entry["program"], rest)
         return list(_proofs(messages))
 
+    def check(self) -> None:
+        """Raise LifecycleError when a file cannot be read; `prove` is not asked where nothing is in doubt."""
+        for file in self._files:
+            next(_entries_of(file), None)
+
     def _entries(self) -> Iterator[re.Match[str]]:
         """A mail's lines may begin in a rotated file and go on in the next: the oldest file first."""
         for file in sorted(self._files, key=self._first_time):

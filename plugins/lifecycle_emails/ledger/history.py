@@ -110,9 +110,9 @@ class SendHistory:
 
 @dataclass(frozen=True)
 class UserHistory:
-    """One user, as of ``now`` by the ledger's clock."""
+    """One user, as of ``now`` by the ledger's clock; without ``user_id`` an address of nobody."""
 
-    user_id: str
+    user_id: str | None
     now: datetime
     sends: tuple[SendHistory, ...]
     suppressions: tuple[InForce, ...]
@@ -124,43 +124,48 @@ class UserHistory:
         return asdict(self)
 
 
-def history_of_user(ledger: LedgerConnection, user_id: str, *, address: str | None = None) -> UserHistory:
-    """Read everything about one user; ``address`` also finds suppressions of it.
+def history_of_user(ledger: LedgerConnection, user_id: str) -> UserHistory:
+    """Read everything about one user.
 
     Raises LedgerError when the ledger has neither a send nor a suppression of this user.
     """
-    arguments = {
-        "user_id": user_id,
-        "address_hash": None if address is None else hash_of_address(ledger, address),
-    }
+    found = _history(ledger, user_id, None)
+    if not found.sends and not found.suppressions:
+        raise LedgerError(
+            f"the ledger knows no user {user_id}: no run has found this id in an audience. Is the id right, "
+            "and has the run of the user's day been? Nothing was changed"
+        )
+    return found
+
+
+def histories_of_address(ledger: LedgerConnection, address: str) -> list[UserHistory]:
+    """Everything about the users whose last known address this is, or else about the address alone.
+
+    Raises InvalidAddress for no address, and LedgerError where nobody had it and nothing forbids it.
+    """
+    hashed = hash_of_address(ledger, address)
+    with ledger_transaction(ledger, lock_timeout=10, statement_timeout=READ_TIMEOUT_SECONDS, roll_back=True):
+        users = [row[0] for row in ledger.execute(query("users_of_address"), {"address_hash": hashed})]
+    if users:
+        return [_history(ledger, user_id, hashed) for user_id in users]
+    alone = _history(ledger, None, hashed)
+    if not alone.suppressions:
+        raise LedgerError(
+            "the ledger knows nobody by this address (hashes of long finished cohorts are dropped); look the "
+            "user's id up in the source and ask by that. Nothing was changed"
+        )
+    return [alone]
+
+
+def _history(ledger: LedgerConnection, user_id: str | None, hashed: bytes | None) -> UserHistory:
+    arguments = {"user_id": user_id, "address_hash": hashed}
     with ledger_transaction(ledger, lock_timeout=10, statement_timeout=READ_TIMEOUT_SECONDS, roll_back=True):
         (now,) = one_row(ledger.execute(query("time_now")))
         suppressions = tuple(InForce(*row) for row in ledger.execute(query("why_suppressions"), arguments))
         sends = _sends(ledger, arguments)
         halts = tuple(InForce(*row) for row in ledger.execute(query("why_halts")))
         slots = tuple(Slot(*row) for row in ledger.execute(query("why_slots"), arguments))
-    if not sends and not suppressions:
-        raise LedgerError(
-            f"the ledger knows no user {user_id}: no run has found this id in an audience. Is the id right, "
-            "and has the run of the user's day been? Nothing was changed"
-        )
     return UserHistory(user_id, now, sends, suppressions, halts, slots)
-
-
-def users_of_address(ledger: LedgerConnection, address: str) -> list[str]:
-    """User ids whose last known address this is. Raises InvalidAddress for no address.
-
-    LedgerError where nobody had it: also after retention has dropped the hashes of an old cohort.
-    """
-    arguments = {"address_hash": hash_of_address(ledger, address)}
-    with ledger_transaction(ledger, lock_timeout=10, statement_timeout=READ_TIMEOUT_SECONDS, roll_back=True):
-        found = [row[0] for row in ledger.execute(query("users_of_address"), arguments)]
-    if not found:
-        raise LedgerError(
-            "the ledger knows nobody by this address (hashes of long finished cohorts are dropped); look the "
-            "user's id up in the source and ask by that. Nothing was changed"
-        )
-    return found
 
 
 def _sends(ledger: LedgerConnection, arguments: dict[str, Any]) -> tuple[SendHistory, ...]:

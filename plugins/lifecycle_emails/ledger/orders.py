@@ -7,6 +7,7 @@ commit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lifecycle_emails.address import address_hash, parse_recipient
@@ -66,6 +67,16 @@ def halt_in_force(ledger: LedgerConnection, campaign_id: str | None) -> str:
     """Who halted exactly this campaign, or all for None, when and why; empty without such a halt."""
     row = ledger.execute(query("halt_in_force"), {"campaign": campaign_id}).fetchone()
     return row[0] if row else ""
+
+
+def halts_that_hold(ledger: LedgerConnection, campaign_id: str | None) -> list[tuple[str | None, str]]:
+    """Halts in force that stop this campaign, or any for None: which (None: all), and by whom, when, why."""
+    return ledger.execute(query("halts_that_hold"), {"campaign": campaign_id}).fetchall()
+
+
+def unseen_users(ledger: LedgerConnection, user_ids: Sequence[str]) -> list[str]:
+    """Those of the users whom no run has planned, in order: perhaps mistyped, perhaps still to come."""
+    return [row[0] for row in ledger.execute(query("unseen_users"), {"user_ids": list(user_ids)})]
 
 
 def hash_of_address(ledger: LedgerConnection, address: str) -> bytes:

@@ -102,7 +102,7 @@ def read_order(context: Context) -> Order:
             action=action,
             reason=params["reason"],
             campaign=params["campaign"] or None,
-            user_ids=tuple(user_id.strip() for user_id in params["user_ids"] or () if user_id.strip()),
+            user_ids=tuple(user_id for user_id in params["user_ids"] or () if user_id.strip()),
             cohort_from=_date(params["cohort_from"]),
             cohort_to=_date(params["cohort_to"]),
             everybody=params["everybody"],

@@ -61,7 +61,51 @@ def test_action_is_kept_with_who_what_why_and_the_database_role(ledger) -> None:
     [kept] = list_actions(ledger)
     assert (kept.actor, kept.actor_kind, kept.run_key) == ("ada", "airflow", ADA.run_key)
     assert (kept.database_role, kept.action, kept.reason) == ("postgres", "suppress", "asked by phone")
-    assert (kept.arguments, kept.result) == ({"campaign": CAMPAIGN, "user_ids": ["42"]}, "suppressed")
+    assert (kept.arguments, kept.result) == (
+        {"campaign": CAMPAIGN, "user_ids": ["42"]},
+        "suppressed. No run has seen user 42",
+    )
+
+
+def test_suppressing_says_how_many_are_new_and_whom_no_run_has_seen(ledger) -> None:
+    def said(action: Action, *user_ids: str) -> str:
+        return give(ledger, ordered(action, *user_ids)).result
+
+    add_sends(ledger, ["1", "2", "3", "4"])
+    assert said(Action.SUPPRESS, "1", "2") == "suppressed: 2 of 2"
+    assert said(Action.SUPPRESS, "2", "3") == "suppressed: 1 of 2; the others were so before"
+    assert said(Action.SUPPRESS, "4") == "suppressed"
+    assert said(Action.SUPPRESS, "5", "6") == "suppressed: 2 of 2. No run has seen users 5, 6"
+    assert said(Action.UNSUPPRESS, "5", "6") == "suppression lifted: 2 of 2"
+    assert said(Action.UNSUPPRESS, "4", "5") == "suppression lifted: 1 of 2; the others were not suppressed"
+
+
+def test_resume_names_the_halt_that_still_holds(ledger) -> None:
+    everywhere = Order(Action.HALT, "an incident")
+    give(ledger, everywhere, ADA)
+    give(ledger, ordered(Action.HALT))
+    lifted = give(ledger, ordered(Action.RESUME)).result
+    assert lifted.startswith(
+        "that halt is lifted. Another halt still holds: all campaigns, halted by ada since "
+    )
+    assert lifted.endswith("(an incident)")
+    none = give(ledger, ordered(Action.RESUME)).result
+    assert none.startswith(
+        "there was no such halt; nothing changed. Another halt still holds: all campaigns,"
+    )
+    give(ledger, ordered(Action.HALT))
+    on = give(ledger, replace(everywhere, action=Action.RESUME)).result
+    assert on.startswith(
+        f"sending goes on. Another halt still holds: {CAMPAIGN}, halted by postgres (command, bob)"
+    )
+    assert give(ledger, ordered(Action.RESUME)).result == "sending goes on"
+
+
+def test_halt_of_another_campaign_is_not_in_the_way(ledger) -> None:
+    give(ledger, ordered(Action.HALT))
+    add_cohort(ledger, "other")
+    give(ledger, Order(Action.HALT, "typo", "other"))
+    assert give(ledger, ordered(Action.RESUME)).result == "sending goes on"
 
 
 def test_suppressed_address_is_kept_as_its_hash_only(ledger) -> None:
@@ -344,7 +388,13 @@ def test_audit_is_never_rewritten(ledger, change: str) -> None:
 
 def test_actions_are_listed_by_campaign_newest_first(ledger) -> None:
     give(ledger, ordered(Action.HALT))
+    give(ledger, Order(Action.SUPPRESS, "asked", user_ids=("42",)))
     give(ledger, Order(Action.HALT, "all of it"))
+    add_cohort(ledger, "other")
+    give(ledger, Order(Action.HALT, "that one", "other"))
     give(ledger, ordered(Action.RESUME))
-    assert [done.action for done in list_actions(ledger, campaign_id=CAMPAIGN)] == ["resume", "halt"]
-    assert [done.reason for done in list_actions(ledger, at_most=2)] == ["mended it", "all of it"]
+    of_campaign = list_actions(ledger, campaign_id=CAMPAIGN)
+    assert [(done.action, done.reason) for done in of_campaign] == [
+        ("resume", "mended it"), ("halt", "all of it"), ("halt", "mended it"),
+    ]  # fmt: skip
+    assert [done.reason for done in list_actions(ledger, at_most=2)] == ["mended it", "that one"]
