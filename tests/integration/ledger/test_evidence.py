@@ -11,10 +11,20 @@ import psycopg
 import pytest
 
 from lifecycle_emails.errors import LifecycleError
+from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.alerts import undelivered_alerts
 from lifecycle_emails.ledger.evidence import Doubt, Fact, Proof, doubts, settle_by_evidence
+from lifecycle_emails.ledger.judging import limit_rate
 from lifecycle_emails.ledger.upkeep import keep_up
-from tests.integration.ledger.rows import add_cohort, connect, make_doubts, states
+from tests.integration.ledger.rows import (
+    COHORT_DATE,
+    add_cohort,
+    add_sends,
+    connect,
+    make_campaign,
+    make_doubts,
+    states,
+)
 
 AN_HOUR_AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 
@@ -83,6 +93,23 @@ def test_time_to_come_is_not_believed(ledger_database: str) -> None:
         make_doubts(ledger, ["1"])
         settle_by_evidence(ledger, [Says(("1", Fact.ACCEPTED, datetime.now(UTC) + timedelta(days=1)))])
         assert row(ledger, "1")[1] <= datetime.now(UTC)
+
+
+def test_time_before_the_gate_is_not_believed_and_the_cap_still_counts_the_send(ledger_database: str) -> None:
+    """A log written in local time and read as UTC is hours early."""
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_cohort(ledger, "other")
+        make_doubts(ledger, ["1"])
+        add_sends(ledger, ["1"], "other")
+        too_early = datetime.now(UTC) - timedelta(hours=9)
+        settle_by_evidence(ledger, [Says(("1", Fact.ACCEPTED, too_early))])
+        rule = CapRule("daily", 1, timedelta(hours=8))
+        limit_rate(
+            ledger, make_campaign(id="other"), [rule], [COHORT_DATE], callbacks=(), run="r", max_groups=10
+        )
+        assert states(ledger) == {"1": "sent"}
+        assert states(ledger, "other") == {"1": "held/capped"}
 
 
 def test_contradiction_between_sources_is_reported_and_changes_nothing(ledger_database: str) -> None:

@@ -1,5 +1,6 @@
 -- in_doubt -> sent or rejected, by the word of a log; rows locked in the order that the gate locks them in.
--- sent_at is the server's time where it has one, but never one to come; else answer_due, later than any answer.
+-- sent_at is the server's time where it has one, but none to come and none before the gate: a log in another time zone
+-- must give no slot of the cap away. Else answer_due, later than any answer.
 WITH verdicts AS MATERIALIZED (
     SELECT *
     FROM unnest(
@@ -17,7 +18,11 @@ locked AS MATERIALIZED (
 )
 UPDATE lifecycle.sends AS s
 SET state = v.state::lifecycle.send_state,
-    sent_at = CASE WHEN v.state = 'sent' THEN CASE WHEN v.at IS NULL THEN s.answer_due ELSE least(v.at, now()) END END,
+    sent_at = CASE
+        WHEN v.state <> 'sent' THEN NULL
+        WHEN v.at IS NULL THEN s.answer_due
+        ELSE greatest(least(v.at, now()), s.gate_at)
+    END,
     queue_id = coalesce(v.queue_id, s.queue_id),
     detail = v.detail
 FROM verdicts AS v
