@@ -109,12 +109,15 @@ class Order:
             raise LedgerError(f"{self.action}: {'; '.join(mistakes)}. Nothing was changed")
 
 
-def _reason(order: Order) -> str | None:
-    if not order.reason.strip():
+def mistake_in_reason(reason: str) -> str | None:
+    """What is wrong with the reason of an act that is kept for good, in words; None for nothing."""
+    if not reason.strip():
         return "give a reason"
-    return (
-        "the reason holds an @; it is kept for good, so leave addresses out" if "@" in order.reason else None
-    )
+    return "the reason holds an @; it is kept for good, so leave addresses out" if "@" in reason else None
+
+
+def _reason(order: Order) -> str | None:
+    return mistake_in_reason(order.reason)
 
 
 def _campaign(order: Order) -> str | None:

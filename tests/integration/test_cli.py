@@ -329,7 +329,11 @@ def test_restored_releases_what_the_witness_found(
         assert (status, "1 users may have been mailed in the time that is missing" in said) == (0, True)
         assert states(ledger) == {"1": "in_doubt"}
         [(by, why)] = ledger.execute("SELECT released_by, release_reason FROM lifecycle.restores").fetchall()
+        actions = ledger.execute(
+            "SELECT actor, action, arguments, reason, result FROM lifecycle.actions"
+        ).fetchall()
     assert (by.startswith("postgres (command, "), why) == (True, "backup")
+    assert actions == [(by, "restored", {"since": since}, "backup", "1 users are in doubt for it")]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,18 @@ def test_user_returned_twice_plans_nothing(daily_run: DailyRun) -> None:
     assert daily_run.ledger.execute("SELECT count(*) FROM lifecycle.cohorts").fetchone() == (0,)
 
 
+def test_address_as_user_id_plans_nothing(daily_run: DailyRun) -> None:
+    daily_run.include.write(
+        "audiences/users.sql",
+        "SELECT email AS user_id, email, full_name FROM users\n"
+        "WHERE created_at >= %(cohort_start)s AND created_at < %(cohort_end)s",
+    )
+    daily_run.add_users(1)
+    with pytest.raises(SourceError, match="returns a user_id with an @ in it; nothing was planned"):
+        daily_run.extract()
+    assert daily_run.states() == {}
+
+
 def test_query_that_fails_in_the_middle_plans_nothing(daily_run: DailyRun) -> None:
     daily_run.include.write(
         "audiences/users.sql",

@@ -35,10 +35,16 @@ def hashed_members(
 ) -> Iterator[Arrival]:
     """Hash the addresses of an audience whose users come in order of their ids.
 
-    Raises SourceError for a user who comes twice.
+    Raises SourceError for a user who comes twice, and for a user id with an @ in it: ids are kept for
+    good and stand in logs, where no address belongs.
     """
     hashed, previous = AddressHasher(hash_key), None
     for user_id, email in members:
+        if "@" in user_id:
+            raise SourceError(
+                f"{audience_name} returns a user_id with an @ in it; nothing was planned. "
+                "Make the query return the user's id in the source, never an address"
+            )
         if user_id == previous:  # they come in order, so doubles are neighbours
             raise SourceError(
                 f"{audience_name} returns user {user_id} more than once; nothing was planned. "

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from lifecycle_emails.errors import ConfigurationError, LedgerError
 from lifecycle_emails.ledger.alerts import create_alert
@@ -26,6 +27,7 @@ from lifecycle_emails.ledger.orders import known_campaigns
 from lifecycle_emails.ledger.provider import MAINTENANCE
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, first_line, one_row, planning_transaction
+from lifecycle_emails.order import mistake_in_reason
 
 WITNESS_VARIABLE = "LIFECYCLE_WITNESS"
 """Environment variable that says where the witness is kept: a file's path, or a second database's DSN."""
@@ -184,8 +186,8 @@ def trust_again(
     Whoever may have been mailed since then is in doubt from now on: all users not gated yet, of every cohort
     that was open in that time. Whoever is first planned into such a cohort later becomes so by planning.
     Works without a finding too, for a restore that somebody knows of. Raises LedgerError, and changes
-    nothing: without a reason, for a time to come or more than a year ago, and for None when the witness knows
-    better.
+    nothing: without a reason or with an @ in it, for a time to come or more than a year ago, and for None
+    when the witness knows better.
     """
     _check_what_is_missing(since, now, reason)
     with planning_transaction(ledger, actor=actor):
@@ -204,6 +206,7 @@ def trust_again(
         ledger.execute(query("release_restore"), {"since": since, "reason": reason.strip(), "actor": actor})
         ledger.execute(query("know_server"))
         in_doubt = ledger.execute(query("doubt_lost_time")).rowcount
+        _write_down(ledger, since, reason.strip(), actor, f"{in_doubt} users are in doubt for it")
     if witness is not None:
         witness.write(_make_mark(ledger))
     return in_doubt
@@ -268,9 +271,29 @@ def _make_mark(ledger: LedgerConnection) -> Mark:
         return Mark(*one_row(ledger.execute(query("make_mark"))))
 
 
+def _write_down(
+    ledger: LedgerConnection, since: datetime | None, reason: str, actor: str, result: str
+) -> None:
+    """Into the audit, in the release's own transaction."""
+    (action_id,) = one_row(
+        ledger.execute(
+            query("begin_action"),
+            {
+                "actor": actor or ledger.info.user,
+                "actor_kind": "command",
+                "action": "restored",
+                "arguments": Jsonb({"since": since and since.isoformat()}),
+                "reason": reason,
+                "run_key": None,
+            },
+        )
+    )
+    ledger.execute(query("end_action"), {"action_id": action_id, "result": result})
+
+
 def _check_what_is_missing(since: datetime | None, now: datetime, reason: str) -> None:
-    if not reason.strip():
-        raise LedgerError("give a reason; nothing was changed")
+    if mistake := mistake_in_reason(reason):
+        raise LedgerError(f"{mistake}; nothing was changed")
     if since is not None and since >= now:
         raise LedgerError(f"{since.isoformat()} is still to come; nothing was changed")
     if since is not None and since < now - LONGEST_AGO:

@@ -78,6 +78,13 @@ def test_source_that_fails_behind_somebody_known_is_not_taken_for_one_that_ended
         assert ledger.execute("SELECT user_id FROM lifecycle.sends").fetchall() == [("000005",)]
 
 
+def test_address_as_user_id_is_refused_and_not_repeated() -> None:
+    hashed = hashed_members(iter([("ada@example.com", "ada@example.com")]), b"key", "welcome.sql")
+    with pytest.raises(SourceError, match=r"welcome\.sql returns a user_id with an @") as refusal:
+        next(hashed)
+    assert "ada" not in str(refusal.value)
+
+
 def test_user_who_comes_twice_is_named() -> None:
     members = iter([("1", "ada@example.com"), ("2", None), ("2", "ada@example.com")])
     hashed = hashed_members(members, b"key", "welcome.sql")

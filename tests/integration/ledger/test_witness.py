@@ -197,6 +197,7 @@ def test_database_refuses_this_doubt_without_a_restore(ledger_database: str, sta
         (timedelta(hours=1), "x", "is still to come"),
         (-timedelta(days=400), "x", "more than a year ago"),
         (-timedelta(hours=1), " ", "give a reason"),
+        (-timedelta(hours=1), "asked ada@example.com", "the reason holds an @"),
     ],
 )
 def test_mistaken_release_changes_nothing(ledger_database: str, since, reason: str, message: str) -> None:
