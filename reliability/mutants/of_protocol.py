@@ -7,6 +7,7 @@ from reliability.mutants.mutant import Mutant
 _GATE_TESTS = "tests/integration/ledger/test_gate.py::"
 _SENDER_TESTS = "tests/integration/delivery/test_sender.py::"
 _TRANSITION_TESTS = "tests/integration/ledger/test_transitions.py::"
+_EXTENDING_TESTS = "tests/integration/ledger/test_extending.py::"
 _UPKEEP_TESTS = "tests/integration/ledger/test_upkeep.py::"
 
 
@@ -128,6 +129,56 @@ PROTOCOL = (
         "AND s.answer_due < now()",
         "AND s.gate_at <= now()",
         _UPKEEP_TESTS + "test_unanswered_send_becomes_in_doubt_after_answer_due_and_is_told_once",
+    ),
+    _mutant(
+        "cohort closes over a row in flight",
+        "sql/queries/close_cohorts.sql",
+        "('planned', 'ready', 'sending')",
+        "('planned', 'ready')",
+        _UPKEEP_TESTS + "test_cohort_with_a_row_whose_answer_may_come_is_not_closed",
+    ),
+    _mutant(
+        "cohort closes over a refusal being committed",
+        "ledger/upkeep.py",
+        '            ledger.execute(query("lock_overdue_cohorts"), arguments)\n',
+        "",
+        _UPKEEP_TESTS + "test_refusal_that_is_committed_while_its_cohort_closes_leaves_nobody_behind",
+    ),
+    _mutant(
+        "late refusal stays in a closed cohort",
+        "sql/migrations/0010_reopened_cohorts.sql",
+        "OLD.state IN ('in_doubt', 'rejected')",
+        "OLD.state = 'rejected'",
+        _UPKEEP_TESTS + "test_late_refusal_in_a_closed_cohort_opens_it_and_the_next_round_holds_the_user",
+    ),
+    _mutant(
+        "late refusal waits for no closing round",
+        "sql/migrations/0010_reopened_cohorts.sql",
+        "    FOR NO KEY UPDATE;\n",
+        "    ;\n",
+        _UPKEEP_TESTS + "test_refusal_that_begins_while_its_cohort_closes_leaves_nobody_behind",
+    ),
+    _mutant(
+        "retention forgets that a mail was accepted",
+        "sql/queries/drop_send_detail.sql",
+        "queue_id = CASE WHEN s.state <> 'sent' THEN s.queue_id END",
+        "queue_id = NULL",
+        _UPKEEP_TESTS + "test_retention_keeps_what_keeps_a_mail_from_being_sent_again",
+    ),
+    _mutant(
+        "retention forgets that a mail was ever in doubt",
+        "sql/queries/drop_old_events.sql",
+        " AND to_state <> 'in_doubt'",
+        "",
+        _UPKEEP_TESTS + "test_retention_keeps_what_keeps_a_mail_from_being_sent_again",
+    ),
+    _mutant(
+        "extension doubts nobody gated before the backup",
+        "sql/queries/doubt_arrivals.sql",
+        "AND (s.attempt IS NULL OR s.gate_at < t.since)",
+        "AND s.attempt IS NULL",
+        _EXTENDING_TESTS
+        + "test_extending_doubts_whoever_may_have_been_mailed_by_an_extension_that_is_forgotten",
     ),
     _mutant(
         "lane writes the dot whatever the gate says",

@@ -271,6 +271,7 @@ class World:
         self._check_copies(rows)
         self._check_sums(rows)
         self._check_reasons(rows)
+        self._check_closed_cohorts()
         self._check_caps()
 
     def _check_copies(self, rows: dict[Key, tuple[str, str | None, str | None]]) -> None:
@@ -301,6 +302,15 @@ class World:
             or (state in ("rejected", "in_doubt") and not detail)
         }
         assert not unexplained, f"without a reason: {unexplained}"
+
+    def _check_closed_cohorts(self) -> None:
+        """Maintenance looks at the open cohorts only: whoever is still to be dealt with must be in one."""
+        left_behind = self.ledger.execute(
+            "SELECT s.campaign, s.user_id, s.state::text FROM lifecycle.sends AS s JOIN lifecycle.cohorts AS c"
+            " USING (campaign, cohort_date)"
+            " WHERE c.closed_at IS NOT NULL AND s.state IN ('planned', 'ready', 'sending')"
+        ).fetchall()
+        assert not left_behind, f"in a closed cohort: {left_behind}"
 
     def _check_caps(self) -> None:
         """Each rule over what was accepted: whoever was reserved first was counted by whoever came later."""

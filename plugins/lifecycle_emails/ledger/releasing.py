@@ -41,8 +41,6 @@ def release(
         rows = ledger.execute(query("lock_released"), arguments).fetchall()
         _check(rows, campaign_id, user_ids)
         ledger.execute(query("release_users"), {**arguments, "detail": f"released by hand: {reason.strip()}"})
-        dates = sorted({row[1] for row in rows})
-        ledger.execute(query("reopen_cohorts"), {**arguments, "cohort_dates": dates})
     return Released(len(rows), tuple(sorted({row[1] for row in rows if row[5]})))
 
 

@@ -86,9 +86,6 @@ def settle(
             raise LedgerError(
                 "a task has begun to send these batches again; nothing was changed. Wait for it"
             )
-        dates = sorted({row[1] for row in rows})
-        if again:
-            ledger.execute(query("reopen_cohorts"), {**arguments, "cohort_dates": dates})
     return Settled(
         users=len(rows),
         first_gate_at=min(row[3] for row in rows),

@@ -66,6 +66,7 @@ def keep_up(
             ledger.execute(query("lock_campaign"), arguments)
             in_doubt += ledger.execute(query("sweep_cohorts"), arguments).rowcount
             stale += ledger.execute(query("hold_stale"), arguments).rowcount
+            ledger.execute(query("lock_overdue_cohorts"), arguments)
             closed += ledger.execute(query("close_cohorts"), arguments).rowcount
     try:
         settled = settle_by_evidence(ledger, evidence)

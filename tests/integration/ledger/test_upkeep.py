@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import uuid4
 
+import psycopg
+import pytest
+
+from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.alerts import undelivered_alerts
+from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
+from lifecycle_emails.ledger.evidence import doubts
+from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.ledger.upkeep import keep_up, oldest_open_rows
+from tests.integration.ledger.gates import HASH, open_gate
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -13,6 +25,7 @@ from tests.integration.ledger.rows import (
     connect,
     let_time_pass,
     make_campaign,
+    make_doubts,
     states,
 )
 
@@ -48,6 +61,91 @@ def test_past_the_deadline_planned_and_ready_are_stale_and_the_cohort_closes(led
         upkeep = keep_up(ledger, (), now=BEFORE_ANY_TICK)
         assert states(ledger) == {"1": "held/stale", "2": "held/stale", "3": "held/capped", "4": "in_doubt"}
     assert (upkeep.stale, upkeep.in_doubt, upkeep.closed) == (2, 1, 1)
+
+
+def test_cohort_with_a_row_whose_answer_may_come_is_not_closed(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger, not_after=datetime.now(UTC) + timedelta(minutes=5))
+        add_sends(ledger, ["1"], state="sending")
+        let_time_pass(ledger, timedelta(minutes=6))
+        assert keep_up(ledger, (), now=BEFORE_ANY_TICK).closed == 0
+        let_time_pass(ledger, timedelta(minutes=6))
+        upkeep = keep_up(ledger, (), now=BEFORE_ANY_TICK)
+    assert (upkeep.in_doubt, upkeep.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("late", [RecordedAs.NO_DOT, RecordedAs.RETRY])
+def test_late_refusal_in_a_closed_cohort_opens_it_and_the_next_round_holds_the_user(
+    ledger_database: str, late: RecordedAs
+) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger, not_after=datetime.now(UTC) + timedelta(minutes=5))
+        add_sends(ledger, ["1"], state="ready")
+        with open_gate(ledger_database) as gate:
+            attempt = uuid4()
+            assert gate.ask("1", attempt, HASH) is Passage.PASSED
+            let_time_pass(ledger, timedelta(minutes=12))
+            assert keep_up(ledger, (), now=BEFORE_ANY_TICK).closed == 1
+            assert states(ledger) == {"1": "in_doubt"}
+            gate.record(Record("1", attempt, late, detail="the process was frozen until now"))
+            assert gate.flush(timeout=10)
+        upkeep = keep_up(ledger, (), now=BEFORE_ANY_TICK)
+        assert states(ledger) == {"1": "held/stale"}
+    assert (upkeep.stale, upkeep.closed) == (1, 1)
+
+
+REFUSED_LATE = "UPDATE lifecycle.sends SET state = 'planned', detail = 'refused late'"
+
+
+def test_refusal_that_is_committed_while_its_cohort_closes_leaves_nobody_behind(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger, connect(ledger_database) as refusing:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="in_doubt")
+        let_time_pass(ledger, timedelta(days=2))
+        with refusing.transaction():
+            refusing.execute(REFUSED_LATE)
+            closing = threading.Thread(target=_keep_up_on_its_own, args=(ledger_database,))
+            closing.start()
+            while closing.is_alive() and not _somebody_waits(ledger):
+                pass
+        closing.join(timeout=30)
+        assert keep_up(ledger, (), now=BEFORE_ANY_TICK).closed == 1
+        assert states(ledger) == {"1": "held/stale"}
+
+
+def test_refusal_that_begins_while_its_cohort_closes_leaves_nobody_behind(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger, connect(ledger_database) as closing:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="in_doubt")
+        let_time_pass(ledger, timedelta(days=2))
+        with closing.transaction():
+            closed = closing.execute(query("close_cohorts"), {"campaign": "day4_follow_up"})
+            assert closed.rowcount == 1
+            refusing = threading.Thread(target=_refuse_on_its_own, args=(ledger_database,))
+            refusing.start()
+            while refusing.is_alive() and not _somebody_waits(ledger):
+                pass
+        refusing.join(timeout=30)
+        assert keep_up(ledger, (), now=BEFORE_ANY_TICK).closed == 1
+        assert states(ledger) == {"1": "held/stale"}
+
+
+def _keep_up_on_its_own(url: str) -> None:
+    with connect(url) as ledger:
+        keep_up(ledger, (), now=BEFORE_ANY_TICK)
+
+
+def _refuse_on_its_own(url: str) -> None:
+    with connect(url) as ledger:
+        ledger.execute(REFUSED_LATE)
+
+
+def _somebody_waits(ledger: psycopg.Connection[Any]) -> bool:
+    waiting = ledger.execute(
+        "SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)"
+        " WHERE NOT l.granted AND a.datname = current_database()"
+    )
+    return waiting.fetchone() is not None
 
 
 def test_gap_between_cohorts_is_told_once(ledger_database: str) -> None:
@@ -88,6 +186,25 @@ def test_retention_drops_detail_of_old_cohorts_and_never_a_key(ledger_database: 
             "SELECT user_id, state::text, detail, queue_id FROM lifecycle.sends ORDER BY 1"
         ).fetchall()
     assert rows == [("new", "sent", "dot: 250", None), ("old", "sent", None, None)]
+
+
+def test_retention_keeps_what_keeps_a_mail_from_being_sent_again(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        make_doubts(ledger, ["doubt"])
+        for state in ("rejected", "in_doubt"):
+            add_sends(ledger, [state], state=state, detail="dot: 250", queue_id="Q1", address_hash=bytes(16))
+        let_time_pass(ledger, timedelta(days=2))
+        keep_up(ledger, (), now=BEFORE_ANY_TICK)
+        let_time_pass(ledger, timedelta(days=31))
+        keep_up(ledger, (), now=BEFORE_ANY_TICK, keep=timedelta(days=30))
+        rows = ledger.execute(
+            "SELECT user_id, detail, queue_id, address_hash FROM lifecycle.sends WHERE queue_id IS NOT NULL"
+        ).fetchall()
+        assert sorted(rows) == [("in_doubt", None, "Q1", None), ("rejected", None, "Q1", None)]
+        with pytest.raises(LedgerError, match="before it bounced"):
+            release(ledger, "day4_follow_up", ["rejected"], reason="x")
+        assert [doubt.user_id for doubt in doubts(ledger)] == ["doubt"]  # found through its history
 
 
 def test_oldest_open_row_comes_down_when_the_last_cohort_closes(ledger_database: str) -> None:

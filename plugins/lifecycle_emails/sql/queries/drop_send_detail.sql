@@ -1,4 +1,5 @@
--- Retention drops detail, never a key: who got what, when and from which cohort stays.
+-- Retention drops detail, never a key: who got what, when and from which cohort stays. So does the queue id of what was
+-- not sent: it says that the server has accepted the mail, and nobody may send it again.
 WITH old AS (
     UPDATE lifecycle.cohorts
     SET detail_dropped_at = now()
@@ -6,7 +7,7 @@ WITH old AS (
     RETURNING campaign, cohort_date
 )
 UPDATE lifecycle.sends AS s
-SET detail = NULL, queue_id = NULL, address_hash = NULL
+SET detail = NULL, queue_id = CASE WHEN s.state <> 'sent' THEN s.queue_id END, address_hash = NULL
 FROM old
 WHERE s.campaign = old.campaign AND s.cohort_date = old.cohort_date
   AND num_nonnulls(s.detail, s.queue_id, s.address_hash) > 0
