@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
@@ -242,6 +244,8 @@ def test_dry_run_keeps_and_sends_nothing(daily: DailyDag, capfd: pytest.CaptureF
     assert daily.copies() == {}
     assert daily.ledger.execute("SELECT count(*) FROM lifecycle.cohorts").fetchone() == (0,)
     assert daily.states() == {}
+    [limit_rate] = [task for task in run.get_task_instances() if task.task_id == "limit_rate"]
+    assert not linked_from(daily, limit_rate)
 
 
 def test_dry_run_names_everybody_in_the_log_and_in_a_file(
@@ -273,6 +277,13 @@ def test_dry_run_names_everybody_in_the_log_and_in_a_file(
     assert {row["cohort_date"] for row in rows} == {cohort.isoformat()}
     assert daily.copies() == {}
     assert daily.states() == {}
+    assert linked_from(daily, limit_rate).endswith("/tasks/limit_rate/xcom")
+
+
+def linked_from(daily: DailyDag, task: TaskInstance) -> str | None:
+    """Give the link to the CSV file, as Airflow's server finds it for the page of a task that has ended."""
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(daily.project.parse().dags[CAMPAIGN]))
+    return dag.get_task(task.task_id).get_extra_links(task, "Dry run, as CSV")
 
 
 def test_run_without_any_date_fails_with_what_to_do(

@@ -22,6 +22,7 @@ from lifecycle_emails.operators.campaign_operator import (
     open_ledger,
     written_dates,
 )
+from lifecycle_emails.operators.dry_run_link import DryRunLink
 from lifecycle_emails.operators.named_dry_run import name_everybody, report_path
 from lifecycle_emails.operators.run_request import RunRequest
 
@@ -39,7 +40,7 @@ class RateLimitOperator(CampaignOperator):
 
     Returns the groups of batches to send, one for each mapped SendBatchOperator: every group with ready
     users, whichever run made them ready. A dry run returns none. The counts are in the XCom ``counts``, and
-    where a dry run's report stands in ``dry_run_report``.
+    where a dry run's report stands in ``dry_run_report``; the task's page has a link to it.
 
     :param campaign_id: the campaign's id, the name of its file without ``.yaml`` (templated)
     :param include_dir: folder that holds ``campaigns/``, ``audiences/`` and ``templates/`` (templated)
@@ -52,6 +53,7 @@ class RateLimitOperator(CampaignOperator):
     """
 
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "dry_run_reports")
+    operator_extra_links = (DryRunLink(),)
     ui_color = "#e8f3ec"
 
     def __init__(
@@ -66,6 +68,7 @@ class RateLimitOperator(CampaignOperator):
         self.callbacks = callbacks
         self.cohorts_from = cohorts_from
         self.dry_run_reports = dry_run_reports
+        self.dry_run_report: str | None = None
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Reserve slots in the run's cohorts."""
@@ -147,7 +150,8 @@ class RateLimitOperator(CampaignOperator):
         self.log.info("A row for each user: %s", where)
         context["ti"].xcom_push(key="counts", value=report.as_dict())
         if path is not None:
-            context["ti"].xcom_push(key="dry_run_report", value=str(path))
+            self.dry_run_report = str(path)
+            context["ti"].xcom_push(key="dry_run_report", value=self.dry_run_report)
         return []
 
 
