@@ -16,7 +16,12 @@ from typing import Protocol
 from uuid import UUID
 
 from lifecycle_emails.ledger.queries import query
-from lifecycle_emails.ledger.session import LedgerConnection, one_row, planning_transaction
+from lifecycle_emails.ledger.session import (
+    PLANNING_TIMEOUT_SECONDS,
+    LedgerConnection,
+    ledger_transaction,
+    one_row,
+)
 from lifecycle_emails.message_id import message_key
 
 log = logging.getLogger(__name__)
@@ -103,11 +108,13 @@ def settle_by_evidence(
     *,
     campaign_id: str | None = None,
     actor: str = "",
+    lock_timeout: float = PLANNING_TIMEOUT_SECONDS,
 ) -> EvidenceReport:
     """Ask every source about every send in doubt and settle what is proven: as ``sent``, or as ``rejected``.
 
     A bounce with a delivery beside it is a contradiction: it is reported and changes nothing. Whatever is
-    not mentioned stays in doubt. Raises LifecycleError when a source cannot be read; nothing was settled.
+    not mentioned stays in doubt. Raises LifecycleError when a source cannot be read, and LockNotAvailable
+    when a plan held the cap's lock for ``lock_timeout`` seconds; nothing was settled.
     """
     wanted = {doubt.key: doubt for doubt in doubts(ledger, campaign_id)}
     if not wanted or not sources:
@@ -122,7 +129,7 @@ def settle_by_evidence(
         for key, facts in sorted(proofs.items())
         if {Fact.DELIVERED, Fact.BOUNCED} <= facts.keys()
     )
-    settled = _record(ledger, wanted, proofs, actor)
+    settled = _record(ledger, wanted, proofs, actor, lock_timeout)
     if contradictions:
         log.warning("delivered and bounced, so nothing was settled: %s", ", ".join(contradictions))
     sent, bounced = settled.count("sent"), settled.count("rejected")
@@ -140,6 +147,7 @@ def _record(
     wanted: Mapping[UUID, Doubt],
     proofs: Mapping[UUID, dict[Fact, Proof]],
     actor: str,
+    lock_timeout: float,
 ) -> list[str]:
     """Write the verdicts, each only where the row is still in doubt; return the states they came to."""
     verdicts = []
@@ -158,6 +166,11 @@ def _record(
         "queue_ids": [proof.queue_id for _, _, proof in verdicts],
         "details": [proof.words for _, _, proof in verdicts],
     }
-    with planning_transaction(ledger, actor=actor or "evidence"):
+    with ledger_transaction(
+        ledger,
+        actor=actor or "evidence",
+        lock_timeout=lock_timeout,
+        statement_timeout=PLANNING_TIMEOUT_SECONDS,
+    ):
         ledger.execute(query("lock_frequency_cap"))
         return [row[0] for row in ledger.execute(query("settle_by_evidence"), arguments)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.alerts import undelivered_alerts
 from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
-from lifecycle_emails.ledger.evidence import doubts
+from lifecycle_emails.ledger.evidence import Doubt, Fact, Proof, doubts
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.ledger.upkeep import keep_up, oldest_open_rows
@@ -30,6 +32,20 @@ from tests.integration.ledger.rows import (
 )
 
 BEFORE_ANY_TICK = datetime(2026, 5, 5, tzinfo=UTC)
+
+
+class Accepted:
+    """Evidence that the server accepted this user's mails."""
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+
+    def prove(self, doubts: Mapping[UUID, Doubt]) -> Iterable[Proof]:
+        return [
+            Proof(key, Fact.ACCEPTED, None, "4Q1", "log: accepted")
+            for key, doubt in doubts.items()
+            if doubt.user_id == self.user_id
+        ]
 
 
 def test_unanswered_send_becomes_in_doubt_after_answer_due_and_is_told_once(ledger_database: str) -> None:
@@ -146,6 +162,49 @@ def _somebody_waits(ledger: psycopg.Connection[Any]) -> bool:
         " WHERE NOT l.granted AND a.datname = current_database()"
     )
     return waiting.fetchone() is not None
+
+
+@pytest.mark.parametrize("evidence", [(), (Accepted("2"),)])
+def test_campaign_that_is_being_planned_delays_no_word_of_another(
+    ledger_database: str, evidence: tuple[Accepted, ...]
+) -> None:
+    """A long plan or a dry run holds its campaign's lock and the cap's for up to half an hour."""
+    with connect(ledger_database) as ledger, connect(ledger_database) as planner:
+        for campaign_id in ("being_planned", "other"):
+            add_cohort(ledger, campaign_id)
+            add_sends(ledger, ["1", "2"], campaign_id, state="sending")
+        add_sends(ledger, ["3"], "other")
+        let_time_pass(ledger, timedelta(days=2))
+        with planner.transaction():
+            planner.execute(query("lock_campaign"), {"campaign": "being_planned"})
+            planner.execute(query("lock_frequency_cap"))
+            began = time.monotonic()
+            done = keep_up(
+                ledger, [make_campaign(id="being_planned")], now=BEFORE_ANY_TICK, evidence=evidence
+            )
+            assert time.monotonic() - began < 60
+            assert (done.in_doubt, done.stale, done.closed, done.settled) == (4, 1, 1, 0)
+            assert {alert.campaign for alert in undelivered_alerts(ledger, None)} == {
+                "being_planned",
+                "other",
+            }
+        after = keep_up(ledger, (), now=BEFORE_ANY_TICK, evidence=evidence)
+        assert (after.closed, after.settled) == (1, 2 * len(evidence))
+
+
+def test_campaign_that_the_database_refuses_ends_the_round_for_no_other_and_is_an_error(
+    ledger_database: str,
+) -> None:
+    with connect(ledger_database) as ledger:
+        for campaign_id in ("damaged", "other"):
+            add_cohort(ledger, campaign_id)
+            add_sends(ledger, ["1"], campaign_id, state="sending")
+        let_time_pass(ledger, timedelta(days=2))
+        ledger.execute("ALTER TABLE lifecycle.sends ADD CHECK (campaign <> 'damaged') NOT VALID")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            keep_up(ledger, (), now=BEFORE_ANY_TICK)
+        assert [alert.campaign for alert in undelivered_alerts(ledger, None)] == ["other"]
+        assert states(ledger, "other") == {"1": "in_doubt"}
 
 
 def test_gap_between_cohorts_is_told_once(ledger_database: str) -> None:
