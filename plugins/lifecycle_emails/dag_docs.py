@@ -107,7 +107,7 @@ What to do when: `docs/runbook.md`, by symptom.
 | `release_cohort` | lets a cohort go out that was refused for its size; one that still awaits approval is approved \
 under required actions | campaign, its date as first and last |
 | `extend` | lengthens deadlines. The first run names how many users it may reach and fails; the second, with that \
-number as `approved_users`, does it | campaign, dates, days |
+number as `approved_users`, does it. Extended before, it wants `earlier_extensions` too | campaign, dates, days |
 | `suppress`, `unsuppress` | never mail these users; lift that | users; a campaign, or none for all |
 | `send_test` | one mail, its subject marked [test], to the address of the connection `recipient`. No cap, no halt and \
 no suppression concerns it, and the user whose mail it shows gets nothing | campaign; a user, or none for an example |

@@ -63,12 +63,15 @@ def kept_arguments(ledger: LedgerConnection, order: Order) -> dict[str, Any]:
 
 def told_extension(extension: Extension) -> str:
     """What an extension means, for the person who approves it."""
-    return (
+    told = (
         f"{_counted(extension.cohorts, 'cohort')} of {extension.campaign} from {extension.cohort_from} to "
         f"{extension.cohort_to}, by {_counted(extension.days, 'day')}, up to "
         f"{extension.latest:%Y-%m-%d %H:%M %Z}: {_counted(extension.users, 'user')} not mailed yet "
         f"({extension.stale} of them stale now)"
     )
+    if not extension.earlier:
+        return told
+    return f"{told}; extended {_counted(extension.earlier, 'time')} before, last by {extension.last}"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -182,13 +185,14 @@ def _extend(ledger: LedgerConnection, order: Order, campaign: str, actor: str) -
     if order.cohort_from is None or order.cohort_to is None or order.days is None:
         raise LedgerError("extend: give cohort dates and days. Nothing was changed")
     extension = look_at_extension(ledger, campaign, order.cohort_from, order.cohort_to, order.days)
-    if order.approved_users is None:
+    if order.approved_users is None or order.earlier_extensions != extension.earlier:
+        numbers = f"approved_users = {extension.users}"
+        if order.earlier_extensions or extension.earlier:
+            numbers = f"{numbers} and earlier_extensions = {extension.earlier}"
         raise LedgerError(
-            f"{told_extension(extension)}. Nothing was changed; to approve it, order it again with "
-            f"approved_users = {extension.users}"
+            f"{told_extension(extension)}; nothing was changed. To approve it, order it again with {numbers}"
         )
-    earlier = extension.earlier if order.seen_extensions is None else order.seen_extensions
-    approved = replace(extension, users=order.approved_users, earlier=earlier)
+    approved = replace(extension, users=order.approved_users)
     in_doubt = extend(ledger, approved, reason=order.reason, actor=actor)
     extended = f"extended: {told_extension(extension)}"
     if not in_doubt:

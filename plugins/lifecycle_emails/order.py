@@ -64,7 +64,7 @@ class Order:
     space around them. ``cohort_from`` and ``cohort_to``: both included. ``everybody``: all doubts of the
     campaign. ``recipient``: the Airflow connection that holds the address to which a test goes.
     ``approved_users``: the total that an extension may concern, as the person has seen it, and
-    ``seen_extensions``: how many these cohorts had had then; None where that was not seen.
+    ``earlier_extensions``: of how many extensions of these cohorts the person knows.
     """
 
     action: Action
@@ -78,7 +78,7 @@ class Order:
     everybody: bool = False
     days: int | None = None
     approved_users: int | None = None
-    seen_extensions: int | None = None
+    earlier_extensions: int = 0
 
     def __post_init__(self) -> None:
         """Take user ids as they were meant: in a terminal or a form a space slips in unseen."""
@@ -95,8 +95,9 @@ class Order:
             "days": self.days,
             "recipient": self.recipient,
             "approved_users": self.approved_users,
+            "earlier_extensions": self.earlier_extensions,
         }
-        return {name: value for name, value in said.items() if value not in (None, [], False)}
+        return {name: value for name, value in said.items() if value not in (None, [], False)}  # nor 0
 
     def check(self, known_campaigns: Collection[str]) -> None:
         """Raise LedgerError that names everything at once that makes no sense."""
@@ -196,8 +197,10 @@ def _days(order: Order) -> str | None:
 
 
 def _approval(order: Order) -> str | None:
-    extra = order.approved_users is not None and order.action is not Action.EXTEND
-    return "only an extension takes a number of approved users" if extra else None
+    extra = (
+        order.approved_users is not None or order.earlier_extensions
+    ) and order.action is not Action.EXTEND
+    return "only an extension takes a number of approved users or of earlier extensions" if extra else None
 
 
 _RULES: tuple[Callable[[Order], str | None], ...] = (

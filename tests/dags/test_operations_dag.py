@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -81,6 +82,7 @@ def test_form_fits_a_person_on_call(form: DAG) -> None:
         {"days": 367},
         {"days": "3"},
         {"approved_users": -1},
+        {"earlier_extensions": -1},
         {"everybody": "yes"},
     ],
     ids=str,
@@ -120,6 +122,28 @@ def test_release_settles_nothing_and_judges_again(operate: Any, ledger: Any) -> 
     add_sends(ledger, ["1", "2"], CAMPAIGN, state="rejected")
     operate(action="release", campaign=CAMPAIGN, user_ids=["1", " "])
     assert states(ledger, CAMPAIGN) == {"1": "planned", "2": "rejected"}
+
+
+def test_two_runs_of_the_form_extend_one_range_once(
+    operate: Any, ledger: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_cohort(ledger, CAMPAIGN)
+    day = ledger.execute("SELECT cohort_date::text FROM lifecycle.cohorts").fetchone()[0]
+    extend = {
+        "action": "extend", "campaign": CAMPAIGN, "cohort_from": day, "cohort_to": day, "days": 3,
+        "approved_users": 0,
+    }  # fmt: skip
+    before = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchone()[0]
+    assert states_of(operate(**extend)) == {"operate": "success"}
+    capsys.readouterr()
+    assert states_of(operate(**extend)) == {"operate": "failed"}
+    assert "extended 1 time before, last by dag_test at " in capsys.readouterr().out
+    after = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchone()[0]
+    assert after - before == timedelta(days=3)
+    assert states_of(operate(**extend, earlier_extensions=1)) == {"operate": "success"}
+    assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchone()[0] - after == timedelta(
+        days=3
+    )
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,14 @@ def test_extend_names_whom_it_may_reach_before_it_does(capsys, ledger_database: 
         assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == before
         status, said, _ = run(capsys, *arguments, "--yes")
         assert (status, said.startswith("extended: 1 cohort of day4_follow_up")) == (0, True)
-        assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() > before
+        after = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
+        assert after > before
+        status, _, said = run(capsys, *arguments, "--yes")
+        assert (status, "--earlier-extensions 1" in said) == (1, True)
+        assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == after
+        status, _, _ = run(capsys, *arguments, "--yes", "--earlier-extensions", "1")
+        assert status == 0
+        assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() > after
 
 
 def test_release_takes_users_or_a_cohort_and_actions_list_who_did_it(capsys, ledger_database: str) -> None:

@@ -41,6 +41,13 @@ def add(commands: Commands) -> None:
         help="so many days from the deadline, or from now if past",
     )
     command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument(
+        "--earlier-extensions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --yes: of so many extensions of these cohorts you know; another number is refused",
+    )
     add_reason(command)
 
 
@@ -59,15 +66,18 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
         extension = look_at_extension(
             ledger, options.campaign, options.cohort_from, options.cohort_to, options.days
         )
-        if not options.yes and not _approved(extension):
+        if not _approved(extension, options):
             raise LedgerError("not approved; nothing was changed")
-        approved = replace(order, approved_users=extension.users, seen_extensions=extension.earlier)
+        approved = replace(order, approved_users=extension.users, earlier_extensions=extension.earlier)
         return ordered(ledger, approved)
 
 
-def _approved(extension: Extension) -> bool:
-    if not sys.stdin.isatty():
-        raise LedgerError(f"{told_extension(extension)}. Nothing was changed; approve it with --yes")
+def _approved(extension: Extension, options: argparse.Namespace) -> bool:
+    if options.yes and options.earlier_extensions == extension.earlier:
+        return True
+    if options.yes or not sys.stdin.isatty():
+        known = f" --earlier-extensions {extension.earlier}" if extension.earlier else ""
+        raise LedgerError(f"{told_extension(extension)}. Nothing was changed; approve it with --yes{known}")
     try:
         return input(f"{told_extension(extension)}. Extend? [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:

@@ -183,4 +183,14 @@ def _range_and_numbers() -> dict[str, Param]:
                 " nothing, and names the total. Approve it by a second run with that number."
             ),
         ),
+        "earlier_extensions": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Earlier extensions",
+            description=(
+                "For extend: how many extensions of these cohorts you know of, so that two people do not"
+                " extend them twice. The run that names the total names this number too."
+            ),
+        ),
     }

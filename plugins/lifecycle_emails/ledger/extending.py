@@ -22,7 +22,8 @@ class Extension:
 
     ``users``: those not gated yet, at most so many more mails; ``stale``: those of them held as too late
     now. ``latest``: the last of the new deadlines, each ``days`` after the old one, or after now where that
-    is past. ``earlier``: how many extensions these cohorts have had.
+    is past. ``earlier``: how many extensions these cohorts have had; ``last``: who made the last one
+    and when, in words, or blank.
     """
 
     campaign: str
@@ -34,6 +35,7 @@ class Extension:
     stale: int
     latest: datetime
     earlier: int
+    last: str
 
 
 def look_at_extension(
@@ -49,7 +51,11 @@ def look_at_extension(
             f"campaign {campaign_id} has no cohort from {cohort_from} to {cohort_to}; nothing was changed. "
             "Days never planned are planned by a backfill first"
         )
-    return Extension(campaign_id, cohort_from, cohort_to, days, cohorts, users, stale, latest, earlier)
+    last = ""
+    if earlier:
+        who, when = one_row(ledger.execute(query("last_extension"), arguments))
+        last = f"{who} at {when:%Y-%m-%d %H:%M %Z}"
+    return Extension(campaign_id, cohort_from, cohort_to, days, cohorts, users, stale, latest, earlier, last)
 
 
 def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor: str = "") -> int:
@@ -75,10 +81,9 @@ def extend(ledger: LedgerConnection, approved: Extension, *, reason: str, actor:
             ledger, approved.campaign, approved.cohort_from, approved.cohort_to, approved.days
         )
         if now.earlier != approved.earlier:
-            who, when = one_row(ledger.execute(query("last_extension"), arguments))
             raise LedgerError(
-                f"{who} has extended these cohorts since you looked, at {when:%Y-%m-%d %H:%M %Z}; nothing "
-                "was changed. Look at it again"
+                f"these cohorts were extended since you looked, by {now.last}; nothing was changed. Look "
+                "at it again"
             )
         if now.users > approved.users:
             raise LedgerError(

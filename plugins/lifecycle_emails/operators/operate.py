@@ -108,6 +108,7 @@ def read_order(context: Context) -> Order:
             everybody=params["everybody"],
             days=params["days"],
             approved_users=params["approved_users"],
+            earlier_extensions=params["earlier_extensions"],
             recipient=params["recipient"] if action is Action.SEND_TEST else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -162,7 +162,8 @@ def test_two_who_look_at_once_and_approve_extend_once(ledger_database: str) -> N
         extend(ledger, seen, reason="the provider was down", actor="ada")
         after_ada = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
         with pytest.raises(
-            LedgerError, match=r"ada has extended these cohorts since .*; nothing was changed"
+            LedgerError,
+            match=r"these cohorts were extended since you looked, by ada at .*; nothing was changed",
         ):
             extend(ledger, seen, reason="the provider was down", actor="bob")
         assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == after_ada

@@ -348,6 +348,27 @@ def test_extension_names_its_total_and_is_done_only_when_that_is_approved(ledger
     )
 
 
+def test_range_extended_before_is_extended_again_only_by_whoever_knows_of_it(ledger) -> None:
+    order = ordered(
+        Action.EXTEND, cohort_from=COHORT_DATE, cohort_to=COHORT_DATE, days=3, approved_users=0
+    )  # fmt: skip
+    give(ledger, order, ADA)
+    extended = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
+    with pytest.raises(
+        LedgerError, match=r"extended 1 time before, last by ada at .* earlier_extensions = 1$"
+    ):
+        give(ledger, replace(order, approved_users=None))
+    with pytest.raises(
+        LedgerError,
+        match=r"extended 1 time before, last by ada at .* nothing was changed.* earlier_extensions = 1$",
+    ):
+        give(ledger, order)
+    assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() == extended
+    give(ledger, replace(order, earlier_extensions=1))
+    assert ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall() > extended
+    assert list_actions(ledger)[0].arguments["earlier_extensions"] == 1
+
+
 def test_extension_names_whom_it_puts_in_doubt_after_the_ledger_went_back_in_time(ledger) -> None:
     add_sends(ledger, ["1", "2"])
     let_time_pass(ledger, timedelta(days=3))
