@@ -1,9 +1,10 @@
 """The stack's commands: ``python -m local_stack up``, ``down`` and ``status``."""
 
 import argparse
+import shlex
 import sys
 
-from local_stack.airflow_environment import LEDGER_DATABASE, USERNAME, AirflowSecrets
+from local_stack.airflow_environment import USERNAME, AirflowSecrets, command_environment
 from local_stack.errors import StackError
 from local_stack.processes import only_one
 from local_stack.settings import Settings
@@ -72,13 +73,15 @@ def _print_links(stack: LocalStack) -> None:
     settings = stack.settings
     password = AirflowSecrets.of(settings).password
     tour = settings.project / "README.md"
+    environment = command_environment(settings, stack.postgres.url)
+    exports = "\n".join(f"  export {name}={shlex.quote(value)}" for name, value in environment.items())
     print(f"""
   Airflow   {settings.airflow_url}   (log in as {USERNAME}, password {password})
   Inbox     {settings.inbox_url}
   Tour      {tour.as_uri()}#a-ten-minute-tour
 
   For the lifecycle command and psql:
-  export LIFECYCLE_LEDGER_DSN={stack.postgres.url(LEDGER_DATABASE)}
+{exports}
 
   Next: open the inbox and look at what was sent. Stop everything with: make down""")
 

@@ -74,6 +74,15 @@ def base_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def command_environment(settings: Settings, database_url: DatabaseUrl) -> dict[str, str]:
+    """Return what the ``lifecycle`` command needs on this stack, for all that it can do."""
+    return {
+        "LIFECYCLE_LEDGER_DSN": database_url(LEDGER_DATABASE),
+        "LIFECYCLE_SOURCE_DSN": database_url(APP_DATABASE),
+        "AIRFLOW_CONN_LIFECYCLE_SMTP": _smtp_connection(settings),
+    }
+
+
 def airflow_environment(settings: Settings, database_url: DatabaseUrl) -> dict[str, str]:
     """Return the environment of every Airflow process, and of an ``airflow`` command typed by hand.
 
@@ -84,12 +93,6 @@ def airflow_environment(settings: Settings, database_url: DatabaseUrl) -> dict[s
     passwords = home / "passwords.json"
     write_private(passwords, json.dumps({USERNAME: known.password}))
     metadata = database_url(METADATA_DATABASE).replace("postgresql://", "postgresql+psycopg2://", 1)
-    smtp = {
-        "conn_type": "smtp",
-        "host": LOOPBACK,
-        "port": settings.smtp_port,
-        "extra": {"disable_tls": True, "disable_ssl": True, "from_email": "lifecycle@example.com"},
-    }
     return {
         **base_environment(settings),
         "AIRFLOW_HOME": str(home),
@@ -115,6 +118,17 @@ def airflow_environment(settings: Settings, database_url: DatabaseUrl) -> dict[s
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
         "AIRFLOW_CONN_LIFECYCLE_LEDGER": database_url(LEDGER_DATABASE),
         "AIRFLOW_CONN_LIFECYCLE_SOURCE": database_url(APP_DATABASE),
-        "AIRFLOW_CONN_LIFECYCLE_SMTP": json.dumps(smtp),
+        "AIRFLOW_CONN_LIFECYCLE_SMTP": _smtp_connection(settings),
         "LIFECYCLE_LEDGER_DSN": database_url(LEDGER_DATABASE),
+        "LIFECYCLE_DRY_RUN_REPORTS": (settings.state / "dry-runs").absolute().as_uri(),
     }
+
+
+def _smtp_connection(settings: Settings) -> str:
+    smtp = {
+        "conn_type": "smtp",
+        "host": LOOPBACK,
+        "port": settings.smtp_port,
+        "extra": {"disable_tls": True, "disable_ssl": True, "from_email": "lifecycle@example.com"},
+    }
+    return json.dumps(smtp)

@@ -62,8 +62,10 @@ server is stopped: its log says so, and nothing is lost.
 ## Run it by hand
 
 **Trigger** with a `cohort_date` mails the users created on that day who have not been mailed yet; with `dry_run` \
-nobody is, and the log of `limit_rate` names who would be, and who not and why. A **backfill** over past days is safe: \
-who has been mailed is not mailed again, and what is past its deadline is `stale`.
+nobody is, and the log of `limit_rate` names who would be, and who not and why. It waits until the DAG's other runs are done; \
+`lifecycle dry-run {id}` on a terminal answers at once. A **backfill** over past days is safe: who has been mailed is not \
+mailed again, and what is past its deadline is `stale`. Its end is a moment: write `--to-date 2026-05-31T23:59`, since a \
+date alone is its midnight, before that day's run.
 """
 
 MAINTENANCE_DOC = """\

@@ -1,18 +1,28 @@
 import os
+import re
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, time, timedelta
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
+from airflow.sdk.timezone import parse
+from airflow.timetables.base import TimeRestriction
+from airflow.timetables.trigger import CronTriggerTimetable
 from croniter import croniter
 
 from lifecycle_emails.dag_factory import lifecycle_dag
 from lifecycle_emails.delivery.smtp_settings import SmtpSettings
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.ledger.gate import ANSWER_MARGIN_SECONDS, DOT_WITHIN_SECONDS
+from local_stack.airflow_environment import airflow_environment
+from local_stack.settings import Settings
+from local_stack.stack import CAMPAIGNS
 from tests.dags.conftest import ROOT, Project
 
 
@@ -86,6 +96,37 @@ def test_clear_takes_the_newest_version_of_a_dag_bundle(project: Project) -> Non
         call='lifecycle_dag("welcome", on_limit_exceeded=[print], rerun_with_latest_version=False)'
     )
     assert only_dag(project.parse()).rerun_with_latest_version is False
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/runbook.md", "plugins/lifecycle_emails/dag_docs.py"])
+@pytest.mark.parametrize("time_of_day", [time(), time(6), time(23, 59)], ids=str)
+def test_written_backfill_takes_its_last_day_along(path: str, time_of_day: time) -> None:
+    schedule = CronTriggerTimetable(f"{time_of_day.minute} {time_of_day.hour} * * *", timezone="UTC")
+    ends = re.findall(r"--to-date ([^\s`]+)", " ".join((ROOT / path).read_text().split()))
+    assert ends, f"{path} does not say how to end a backfill"
+    for end in ends:
+        ticks = ticks_between(schedule, parse("2026-05-01"), parse(end))
+        assert [tick.date().isoformat() for tick in ticks][-1] == end[:10]
+
+
+def ticks_between(schedule: CronTriggerTimetable, first: datetime, last: datetime) -> Iterator[datetime]:
+    """The runs that Airflow gives a backfill, as `iter_dagrun_infos_between` of its DAG has them."""
+    restriction, run = TimeRestriction(first, last, catchup=True), None
+    while run := schedule.next_dagrun_info(
+        last_automated_data_interval=run and run.data_interval, restriction=restriction
+    ):
+        yield run.logical_date
+
+
+def test_dry_runs_of_the_local_stack_go_into_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(Settings.from_environment({}), state=tmp_path)
+    of_stack = airflow_environment(settings, "postgresql://127.0.0.1/{}".format)
+    monkeypatch.setenv("LIFECYCLE_DRY_RUN_REPORTS", of_stack["LIFECYCLE_DRY_RUN_REPORTS"])
+    examples = DagBag(ROOT / "dags").dags
+    for campaign in CAMPAIGNS:
+        assert examples[campaign].get_task("limit_rate").dry_run_reports == f"file://{tmp_path}/dry-runs"
 
 
 def test_dry_run_reports_go_where_the_dag_file_says(project: Project) -> None:

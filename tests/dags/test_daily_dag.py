@@ -240,7 +240,10 @@ def test_dry_run_keeps_and_sends_nothing(daily: DailyDag, capfd: pytest.CaptureF
         "reconcile",
         *NOTHING_TO_APPROVE,
     }
-    assert "3 users would be mailed" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "3 users would be mailed" in said
+    before, *each_task = said.split("This is a dry run: ")
+    assert (len(each_task), [line for line in before.splitlines() if " users " in line]) == (3, [])
     assert daily.copies() == {}
     assert daily.ledger.execute("SELECT count(*) FROM lifecycle.cohorts").fetchone() == (0,)
     assert daily.states() == {}

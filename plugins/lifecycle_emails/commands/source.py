@@ -35,13 +35,19 @@ def add_source(command: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def open_source(options: argparse.Namespace, conn_id: str) -> Iterator[psycopg.Connection[Any]]:
+    """Open the users' database for the length of a with block; raises what `connect_to_source` raises."""
+    with closing(connect_to_source(options, conn_id)) as source:
+        yield source
+
+
+def connect_to_source(options: argparse.Namespace, conn_id: str) -> psycopg.Connection[Any]:
     """Open the users' database, read-only by what the audience states.
 
     Raises SourceError when it cannot be reached; the message holds no password.
     """
     dsn = options.source or os.environ.get(SOURCE_VARIABLE)
     try:
-        source = psycopg.connect(dsn, autocommit=True) if dsn else _by_airflow(conn_id)
+        return psycopg.connect(dsn, autocommit=True) if dsn else _by_airflow(conn_id)
     except psycopg.ProgrammingError:
         # without its text: the message of the library quotes the part with the password
         raise ConfigurationError(
@@ -53,8 +59,6 @@ def open_source(options: argparse.Namespace, conn_id: str) -> Iterator[psycopg.C
             "the database of the users cannot be reached; nothing was changed. Check --source, "
             f"${SOURCE_VARIABLE} or the Airflow connection {conn_id}. It said: {first_line(error)}"
         ) from None
-    with closing(source):
-        yield source
 
 
 def _by_airflow(conn_id: str) -> psycopg.Connection[Any]:

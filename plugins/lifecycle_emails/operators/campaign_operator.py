@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 EXTRACT_TASK_ID = "extract_cohort"
 DRY_RUN_REMARK = "Dry run, nothing is kept. "
+DRY_RUN_BEGINS = "This is a dry run: what the next lines tell is tried and taken back, nothing is kept."
+"""Logged first: the planning steps log what they do as in any run."""
 
 
 class CampaignOperator(BaseOperator):
@@ -64,6 +66,7 @@ class CampaignOperator(BaseOperator):
         from lifecycle_emails.audience import Audience
         from lifecycle_emails.ledger.dry_run import dry_run
 
+        self.log.info(DRY_RUN_BEGINS)
         include_dir = Path(self.include_dir)
         audience = Audience.load(include_dir, campaign)
         connect_to_source = source_connector(campaign.source_conn_id)

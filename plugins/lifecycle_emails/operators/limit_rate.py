@@ -14,6 +14,7 @@ from lifecycle_emails.frequency_cap import load_cap_rules
 from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.alert_callbacks import AlertCallback, callback_keys
 from lifecycle_emails.operators.campaign_operator import (
+    DRY_RUN_BEGINS,
     DRY_RUN_REMARK,
     EXTRACT_TASK_ID,
     CampaignOperator,
@@ -130,6 +131,7 @@ class RateLimitOperator(CampaignOperator):
     def _name_everybody(
         self, campaign: Campaign, request: RunRequest, context: Context
     ) -> list[dict[str, Any]]:
+        self.log.info(DRY_RUN_BEGINS)
         reports = self.dry_run_reports
         path = None if reports is None else report_path(reports, campaign, request)
         report = name_everybody(
