@@ -132,7 +132,7 @@ class AirflowApi:
         def missing() -> set[str]:
             return wanted - self.dag_ids()
 
-        if not _until(lambda: not missing(), seconds):
+        if not wait_until(lambda: not missing(), seconds):
             raise StackError("\n".join([f"Airflow knows no DAG {sorted(missing())}.", *self.import_errors()]))
 
     def pause(self, dag_id: str) -> None:
@@ -214,7 +214,7 @@ class AirflowApi:
                     report(line)
             return run.ended
 
-        if not _until(ended, seconds):
+        if not wait_until(ended, seconds):
             raise StackError(f"{run.dag_id} {run.run_id} is still {run.state} after {seconds:.0f} s: {said}")
         return run
 
@@ -284,7 +284,7 @@ class AirflowApi:
             said = line
             return all(run.ended for run in current)
 
-        if not _until(ended, seconds):
+        if not wait_until(ended, seconds):
             raise StackError(f"Not all runs have ended after {seconds:.0f} s; {said}")
         return current
 
@@ -364,7 +364,8 @@ def _progress(tasks: list[TaskInstance]) -> str:
     return "; ".join(parts) or "nothing has begun"
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Ask again and again until the condition holds; return whether it does in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -4,13 +4,13 @@ It stands for a team's own application and knows nothing of campaigns or the led
 """
 
 from dataclasses import astuple, fields
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from local_stack.example_users import User, newest_users
+from local_stack.example_users import User, newest_users, users_of_day
 
 USERS = 20_000
 SEED = 4
@@ -33,11 +33,20 @@ def add_users(
     The same users for the same seed, whenever it is called: called again some days later, it adds those who
     signed up since.
     """
+    return _add(connection, newest_users(now, count, seed))
+
+
+def add_users_of_day(connection: psycopg.Connection[Any], day: date, count: int, seed: int = SEED) -> int:
+    """Let about `count` users in all have signed up on a UTC day, as at a fair; return how many were new."""
+    return _add(connection, users_of_day(day, count, seed))
+
+
+def _add(connection: psycopg.Connection[Any], users: list[User]) -> int:
     create_table(connection)
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE arriving (LIKE users) ON COMMIT DROP")
         with cursor.copy(_COPY) as copy:
-            for user in newest_users(now, count, seed):
+            for user in users:
                 copy.write_row(astuple(user))
         cursor.execute("INSERT INTO users SELECT * FROM arriving ON CONFLICT DO NOTHING")
         added = cursor.rowcount

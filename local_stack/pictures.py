@@ -1,9 +1,10 @@
 """The pictures in docs/images, taken from the running local stack: ``make up``, then ``make pictures``.
 
 A headless Chromium logs in to Airflow as a person does, and looks at what the stack has done and the inbox
-holds. Nothing is changed: no run is started, no mail sent. The grid shows as many runs as there are: backfill
-a few days first. Playwright drives the browser; it is not in the lock, ``make pictures`` installs the version
-that the Makefile names. Users' names are in many scripts: without fonts for them no picture is taken.
+holds. No mail is sent: it starts a dry run, and a run that awaits approval. The grid shows as many runs as
+there are: backfill a week first. Playwright drives the browser; it is not in the lock, ``make pictures``
+installs the version that the Makefile names. Users' names are in many scripts: without fonts for them no
+picture is taken.
 """
 
 import subprocess
@@ -12,17 +13,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from local_stack.airflow_api import Run
 from local_stack.airflow_environment import USERNAME, AirflowSecrets
 from local_stack.browser import HEIGHT, WIDTH, in_browser, log_in
 from local_stack.errors import StackError
 from local_stack.mail_store import MailStore, Search
+from local_stack.picture_runs import ASKING_TASK, CAMPAIGN, finished_dry_run, run_awaiting_approval
 from local_stack.settings import Settings
 from local_stack.stack import LocalStack
 
 IMAGES = Path("docs") / "images"
-DAG = "day4_follow_up"
 LAST_TASK = "reconcile"
+LIMITING_TASK = "limit_rate"
 OPERATIONS_DAG = "lifecycle_operations"
+LOG_KEYS = "fw"  # of Airflow's UI: the whole screen, and lines wrapped
 GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
 LANGUAGES_IN_OTHER_SCRIPTS = ("ar", "el", "he", "hi", "ja", "ko", "uk", "zh-cn")  # of the example names
@@ -42,7 +46,7 @@ class Photographer:
 
     def graph(self, run_id: str) -> None:
         """Take the graph of a run, coloured by the states of its tasks."""
-        self._page.goto(f"{self._settings.airflow_url}/dags/{DAG}/runs/{quote(run_id)}")
+        self._page.goto(f"{self._settings.airflow_url}/dags/{CAMPAIGN}/runs/{quote(run_id)}")
         self._page.get_by_label("Show Graph").click()
         self._page.get_by_label("Collapse Details Panel").click()
         self._page.locator(".react-flow__node").filter(has_text=LAST_TASK).wait_for()
@@ -51,7 +55,7 @@ class Photographer:
 
     def grid(self) -> None:
         """Take the DAG's page with the grid of its runs."""
-        self._page.goto(f"{self._settings.airflow_url}/dags/{DAG}")
+        self._page.goto(f"{self._settings.airflow_url}/dags/{CAMPAIGN}")
         self._page.get_by_label("Show Grid").click()
         self._page.get_by_role("link", name=LAST_TASK).first.wait_for()
         self._page.locator("canvas").first.wait_for()
@@ -64,6 +68,23 @@ class Photographer:
         self._page.get_by_role("button", name="Trigger").click()
         self._page.get_by_text("Reason").first.wait_for()
         self._take("operations")
+
+    def approval(self, run: Run) -> None:
+        """Take what a run asks under required actions; it is not answered."""
+        self._page.goto(f"{self._task_page(run, ASKING_TASK)}/required_actions")
+        self._page.get_by_text("unusual size").first.wait_for()
+        self._take("approval", height=560)
+
+    def dry_run(self, run: Run) -> None:
+        """Take the table that a dry run writes into its log."""
+        self._page.goto(self._task_page(run, LIMITING_TASK))
+        self._page.get_by_text("would be mailed").first.wait_for()
+        for key in LOG_KEYS:
+            self._page.keyboard.press(key)
+        self._take("dry_run", height=470)
+
+    def _task_page(self, run: Run, task_id: str) -> str:
+        return f"{self._settings.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id)}/tasks/{task_id}"
 
     def inbox(self, mail: int, alert: int) -> None:
         """Take the list of the mails, one mail and one alert, given by their numbers in the inbox."""
@@ -80,22 +101,28 @@ class Photographer:
         self._page.mouse.move(x + GRID_WIDER_BY, y, steps=10)
         self._page.mouse.up()
 
-    def _take(self, name: str) -> None:
-        """Save what the page shows, once it has come to rest. StackError: the picture is too large."""
+    def _take(self, name: str, height: int = HEIGHT) -> None:
+        """Save what the page shows, once it has come to rest. StackError: the picture is too large.
+
+        :param height: how much of the page, from its top, in pixels
+        """
         self._page.wait_for_load_state("networkidle")
         self._page.mouse.move(WIDTH / 2, HEIGHT - 1)  # where nothing unfolds under it
         file = self._settings.project / IMAGES / f"{name}.png"
-        file.write_bytes(self._resting_picture())
+        file.write_bytes(self._resting_picture(height))
         size = file.stat().st_size
         if size > LARGEST_PICTURE:
             raise StackError(f"{IMAGES / file.name} has {size:,} bytes, more than {LARGEST_PICTURE:,}.")
         print(f"{IMAGES / file.name}  {size // 1000} kB")
 
-    def _resting_picture(self) -> bytes:
+    def _resting_picture(self, height: int) -> bytes:
         """Return the first picture that is the same twice: charts and graphs move into their place."""
         before = b""
         for _ in range(40):
-            picture: bytes = self._page.screenshot(animations="disabled", caret="hide", scale="css")
+            picture: bytes = self._page.screenshot(
+                clip={"x": 0, "y": 0, "width": WIDTH, "height": height},
+                animations="disabled", caret="hide", scale="css",
+            )  # fmt: skip
             if picture == before:
                 return picture
             before = picture
@@ -110,24 +137,26 @@ def take_pictures(settings: Settings) -> None:
     if not stack.is_running():
         raise StackError("The local stack is not running. Start it with: make up")
     with stack.api() as api:
-        runs = api.runs(DAG, run_type="scheduled", state="success")
-    if not runs:
-        raise StackError(
-            f"No scheduled run of {DAG} has succeeded yet; see {settings.airflow_url}/dags/{DAG}."
-        )
-    store = MailStore(settings.mails)
-    mail, alert = _newest(store, Search(campaign=DAG)), _newest(store, Search(alerts_only=True))
-    (settings.project / IMAGES).mkdir(parents=True, exist_ok=True)
+        runs = api.runs(CAMPAIGN, run_type="scheduled", state="success")
+        if not runs:
+            raise StackError(
+                f"No scheduled run of {CAMPAIGN} has succeeded; see {settings.airflow_url}/dags/{CAMPAIGN}."
+            )
+        store = MailStore(settings.mails)
+        mail, alert = _newest(store, Search(campaign=CAMPAIGN)), _newest(store, Search(alerts_only=True))
+        (settings.project / IMAGES).mkdir(parents=True, exist_ok=True)
 
-    def take(page: Any) -> None:
-        photographer = Photographer(page, settings)
-        photographer.log_in()
-        photographer.graph(runs[-1].run_id)
-        photographer.grid()
-        photographer.operations()
-        photographer.inbox(mail, alert)
+        def take(page: Any) -> None:
+            photographer = Photographer(page, settings)
+            photographer.log_in()
+            photographer.graph(runs[-1].run_id)
+            photographer.grid()
+            photographer.operations()
+            photographer.inbox(mail, alert)
+            photographer.approval(run_awaiting_approval(stack, api))
+            photographer.dry_run(finished_dry_run(api))
 
-    in_browser(take)
+        in_browser(take)
 
 
 def _newest(store: MailStore, search: Search) -> int:

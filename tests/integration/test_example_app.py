@@ -35,6 +35,17 @@ def test_app_holds_twenty_thousand_users_on_each_of_thirty_days(empty_database: 
         assert latest[0] <= NOW
 
 
+def test_app_makes_one_day_many_times_larger_than_the_others(empty_database: str) -> None:
+    fair = NOW.date() - timedelta(days=5)
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        example_app.add_users(connection, NOW)
+        of_day = "SELECT count(*) FROM users WHERE (created_at AT TIME ZONE 'UTC')::date = %s"
+        [before] = connection.execute(of_day, [fair]).fetchone() or (0,)
+        added = example_app.add_users_of_day(connection, fair, 5_000)
+        assert connection.execute(of_day, [fair]).fetchone() == (before + added,)
+        assert added > 3_000
+
+
 def test_app_adds_only_who_signed_up_since(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         example_app.add_users(connection, NOW, count=2000)
