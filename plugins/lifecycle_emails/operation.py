@@ -74,6 +74,12 @@ def told_extension(extension: Extension) -> str:
     return f"{told}; extended {_counted(extension.earlier, 'time')} before, last by {extension.last}"
 
 
+def told_halts_that_hold(ledger: LedgerConnection, campaign: str | None) -> str:
+    """What still stops this campaign, or anything for None, as a sentence to append, or an empty one."""
+    still = [f"{one or 'all campaigns'}, halted {who}" for one, who in halts_that_hold(ledger, campaign)]
+    return f". Another halt still holds: {'; '.join(still)}" if still else ""
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -101,22 +107,13 @@ def _act(ledger: LedgerConnection, order: Order, actor: str) -> str:
 def _halt_or_resume(ledger: LedgerConnection, order: Order, actor: str) -> str:
     terms: dict[str, Any] = {"campaign_id": order.campaign, "reason": order.reason, "actor": actor}
     if order.action is Action.RESUME:
-        return _told_resume(resume(ledger, **terms), order.campaign, halts_that_hold(ledger, order.campaign))
+        done, still = resume(ledger, **terms), told_halts_that_hold(ledger, order.campaign)
+        if not done:
+            return f"there was no such halt; nothing changed{still}"
+        return f"{'that halt is lifted' if order.campaign and still else 'sending goes on'}{still}"
     if halt(ledger, **terms):
         return "sending is halted"
     return f"was halted before, {halt_in_force(ledger, order.campaign)}; nothing changed"
-
-
-def _told_resume(done: bool, campaign: str | None, others: list[tuple[str | None, str]]) -> str:
-    """What a resume did; ``others``: halts still in force that stop what the person hopes to see going on."""
-    if not done:
-        told = "there was no such halt; nothing changed"
-    elif campaign is not None and others:
-        told = "that halt is lifted"
-    else:
-        told = "sending goes on"
-    still = [f"{one or 'all campaigns'}, halted {who}" for one, who in others]
-    return f"{told}. Another halt still holds: {'; '.join(still)}" if still else told
 
 
 def _suppress_or_unsuppress(ledger: LedgerConnection, order: Order, actor: str) -> str:

@@ -161,70 +161,6 @@ def test_order_for_a_mistyped_campaign_is_refused(capsys, ledger_database: str, 
         assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("user", ["", "  "])
-@pytest.mark.parametrize(
-    "order",
-    [
-        ["suppress"],
-        ["unsuppress"],
-        ["release", "day4_follow_up"],
-        ["settle", "day4_follow_up", "--as", "sent"],
-    ],
-    ids=lambda order: order[0],
-)
-def test_blank_user_is_refused(capsys, ledger_database: str, order: list[str], user: str) -> None:
-    status, _, said = run(capsys, "--ledger", ledger_database, *order, "--user", user, "--reason", "asked")
-    assert (status, "a user id is blank" in said, "othing was changed" in said) == (
-        1,
-        True,
-        True,
-    )
-    with connect(ledger_database) as ledger:
-        assert ledger.execute("SELECT count(*) FROM lifecycle.suppressions").fetchone() == (0,)
-
-
-def wrong_usage(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as usage:
-        main(arguments)
-    assert usage.value.code == 2
-    return capsys.readouterr().err
-
-
-@pytest.mark.parametrize("last", ["-5", "0", "all"])
-def test_actions_of_no_campaign_or_no_number_are_refused(capsys, ledger_database: str, last: str) -> None:
-    actions = ("--ledger", ledger_database, "actions")
-    assert f"'{last}' is no number of actions; write 1 or more" in wrong_usage(
-        capsys, *actions, "--last", last
-    )
-    status, said, refused = run(capsys, *actions, "--campaign", "day4_folow_up")
-    assert (status, said, "there is no campaign day4_folow_up" in refused) == (1, "", True)
-
-
-@pytest.mark.parametrize("command", [["why"], ["suppress", "--reason", "asked", "--user"]])
-def test_bytes_that_are_no_utf8_are_refused(ledger_database: str, command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lifecycle_emails", "--ledger", ledger_database, *command, b"\xff\xfe"],
-        cwd=ROOT / "plugins",
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, b"is no UTF-8; nothing was changed" in done.stderr) == (2, True)
-    assert b"Traceback" not in done.stderr
-
-
-def test_log_that_cannot_be_read_is_told_where_nothing_is_in_doubt(
-    capsys, ledger_database: str, tmp_path: Path
-) -> None:
-    with connect(ledger_database) as ledger:
-        add_cohort(ledger)
-    for path in (tmp_path / "nowhere.log", tmp_path):
-        status, said, refused = run(
-            capsys, "--ledger", ledger_database, "settle", "day4_follow_up", "--postfix-log", str(path)
-        )
-        assert (status, said) == (1, "")
-        assert f"the log {path} cannot be read, so nothing was settled" in refused
-
-
 def test_settle_lists_then_settles_by_a_log_and_by_hand(capsys, ledger_database: str, tmp_path: Path) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)
@@ -321,6 +257,8 @@ def test_restored_releases_what_the_witness_found(
         add_sends(ledger, ["1"], cohort_date=today - timedelta(days=4), state="ready")
         watch(ledger, witness_of(str(tmp_path / "witness.json")))
         assert "warning" not in run(capsys, *ledger_option, "migrate", "--check")[1]
+        halt = (*ledger_option, "halt", "--campaign", "day4_follow_up", "--reason", "template")
+        assert run(capsys, *halt)[1] == "sending is halted"
         ledger.execute("DELETE FROM lifecycle.witness_marks")
         status, _, said = run(capsys, *ledger_option, "restored", "--nothing-lost", "--reason", "moved")
         assert (status, "something was lost; nothing was changed" in said) == (1, True)
@@ -328,9 +266,12 @@ def test_restored_releases_what_the_witness_found(
         status, said, _ = run(capsys, *ledger_option, "restored", "--since", since, "--reason", "backup")
         assert (status, "1 users may have been mailed in the time that is missing" in said) == (0, True)
         assert states(ledger) == {"1": "in_doubt"}
+        assert "Another halt still holds: day4_follow_up, halted by " in said
+        of_campaign = run(capsys, *ledger_option, "actions", "--campaign", "day4_follow_up")[1]
+        assert ": restored since=" in of_campaign
         [(by, why)] = ledger.execute("SELECT released_by, release_reason FROM lifecycle.restores").fetchall()
         actions = ledger.execute(
-            "SELECT actor, action, arguments, reason, result FROM lifecycle.actions"
+            "SELECT actor, action, arguments, reason, result FROM lifecycle.actions WHERE action = 'restored'"
         ).fetchall()
     assert (by.startswith("postgres (command, "), why) == (True, "backup")
     assert actions == [(by, "restored", {"since": since}, "backup", "1 users are in doubt for it")]

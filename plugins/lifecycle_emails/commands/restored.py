@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from lifecycle_emails.commands.command import Commands, actor, add_command, add_reason
 from lifecycle_emails.ledger.session import Connect, ledger_session
 from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, trust_again, watch, witness_of
+from lifecycle_emails.operation import told_halts_that_hold
 
 EPILOG = """\
 First give again what was ordered since then, for it is forgotten too: suppressions, halts, longer deadlines.
@@ -51,11 +52,12 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
             reason=options.reason,
             actor=actor(ledger),
         )
+        still = told_halts_that_hold(ledger, None)
     if not in_doubt:
-        return "sending goes on; nobody is in doubt for it"
+        return f"sending goes on; nobody is in doubt for it{still}"
     return (
         f"sending goes on; {in_doubt} users may have been mailed in the time that is missing, and "
-        "are in doubt. Settle them: lifecycle settle CAMPAIGN"
+        f"are in doubt. Settle them: lifecycle settle CAMPAIGN{still}"
     )
 
 

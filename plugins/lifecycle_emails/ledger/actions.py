@@ -92,7 +92,7 @@ def end_action(ledger: LedgerConnection, action_id: int, result: str) -> None:
 def list_actions(
     ledger: LedgerConnection, *, campaign_id: str | None = None, at_most: int = 50
 ) -> list[Audited]:
-    """The newest actions, newest first: all, or a campaign's with halts and resumes of all campaigns."""
+    """The newest actions, newest first: all, or a campaign's with halts, resumes and restores of all."""
     rows = ledger.execute(query("list_actions"), {"campaign": campaign_id, "at_most": at_most})
     return [Audited(*row) for row in rows]
 

@@ -101,6 +101,16 @@ def test_resume_names_the_halt_that_still_holds(ledger) -> None:
     assert give(ledger, ordered(Action.RESUME)).result == "sending goes on"
 
 
+def test_resume_on_a_ledger_that_is_not_trusted_says_that_nothing_goes_out(ledger) -> None:
+    give(ledger, ordered(Action.HALT))
+    ledger.execute("INSERT INTO lifecycle.restores (finding) VALUES ('another server')")
+    said = give(ledger, ordered(Action.RESUME)).result
+    assert said.startswith(
+        "that halt is lifted. Another halt still holds: all campaigns, halted by the package ("
+    )
+    assert "another server" in said
+
+
 def test_halt_of_another_campaign_is_not_in_the_way(ledger) -> None:
     give(ledger, ordered(Action.HALT))
     add_cohort(ledger, "other")
