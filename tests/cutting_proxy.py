@@ -20,6 +20,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
+        self._clients: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> CuttingProxy:
@@ -36,6 +37,11 @@ class CuttingProxy:
         """The next bytes from the server are not passed on; both sides lose the connection. Once."""
         self._cut.set()
 
+    def cut_now(self) -> None:
+        """Every client loses its connection at once; the server notices when it answers."""
+        for client in self._clients:
+            client.shutdown(socket.SHUT_RDWR)
+
     def deny_next_commit(self) -> None:
         """The next COMMIT that the server carries out is answered to the client with ROLLBACK."""
         self._deny.set()
@@ -48,6 +54,7 @@ class CuttingProxy:
                 return
             server = socket.create_connection(("127.0.0.1", self._target))
             self._sockets += [client, server]
+            self._clients.append(client)
             threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
 

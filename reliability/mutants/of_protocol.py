@@ -230,6 +230,36 @@ PROTOCOL = (
         _GATE_TESTS + "test_token_that_passed_once_never_passes_again",
     ),
     _mutant(
+        "trigger lets a row in flight be ready",
+        "sql/migrations/0011_attempts_in_flight.sql",
+        "NEW.state IN ('ready', 'rejected')",
+        "NEW.state = 'rejected'",
+        _TRANSITION_TESTS + "test_database_refuses",
+    ),
+    _mutant(
+        "bounce under no known queue id can be released",
+        "sql/queries/settle_by_evidence.sql",
+        "CASE WHEN v.state = 'rejected' THEN 'unknown' END",
+        "NULL",
+        "tests/integration/ledger/test_evidence.py"
+        "::test_mail_that_bounced_under_no_known_queue_id_is_not_released_either",
+    ),
+    _mutant(
+        "a commit that the server could forget",
+        "sql/queries/state_settings.sql",
+        "    set_config('synchronous_commit', 'on', true),\n",
+        "",
+        "tests/integration/ledger/test_session.py::test_gate_waits_for_its_commit_whatever_the_server_is_set_to",
+    ),
+    _mutant(
+        "a COMMIT under way is not waited for",
+        "ledger/gate.py",
+        '            ledger.execute(query("lock_sends"), self._keys(unresolved + records, ()))\n',
+        "",
+        "tests/integration/ledger/test_gate_troubles.py"
+        "::test_commit_still_under_way_when_its_connection_is_lost_is_waited_for_and_taken_back",
+    ),
+    _mutant(
         "trigger lets a key be deleted",
         "sql/migrations/0001_ledger.sql",
         "BEFORE DELETE OR TRUNCATE ON lifecycle.sends",

@@ -10,11 +10,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from lifecycle_emails.errors import LifecycleError
+from lifecycle_emails.errors import LedgerError, LifecycleError
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.alerts import undelivered_alerts
 from lifecycle_emails.ledger.evidence import Doubt, Fact, Proof, doubts, settle_by_evidence
 from lifecycle_emails.ledger.judging import limit_rate
+from lifecycle_emails.ledger.releasing import release
 from lifecycle_emails.ledger.upkeep import keep_up
 from tests.integration.ledger.rows import (
     COHORT_DATE,
@@ -110,6 +111,23 @@ def test_time_before_the_gate_is_not_believed_and_the_cap_still_counts_the_send(
         )
         assert states(ledger) == {"1": "sent"}
         assert states(ledger, "other") == {"1": "held/capped"}
+
+
+class BouncedWithoutQueueId:
+    """A source that knows of bounces, and not what the server called the mail."""
+
+    def prove(self, doubts: Mapping[UUID, Doubt]) -> Iterable[Proof]:
+        return [Proof(key, Fact.BOUNCED, None, None, "the provider's report") for key in doubts]
+
+
+def test_mail_that_bounced_under_no_known_queue_id_is_not_released_either(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        make_doubts(ledger, ["1"])
+        assert settle_by_evidence(ledger, [BouncedWithoutQueueId()]).bounced == 1
+        with pytest.raises(LedgerError, match="before it bounced"):
+            release(ledger, "day4_follow_up", ["1"], reason="x")
+        assert states(ledger) == {"1": "rejected"}
 
 
 def test_contradiction_between_sources_is_reported_and_changes_nothing(ledger_database: str) -> None:

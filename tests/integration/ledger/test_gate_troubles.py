@@ -185,3 +185,45 @@ def test_question_that_waits_while_the_gate_gives_up_is_answered_no(
     assert "1 outcomes were not recorded" in str(gate.failure)
     assert not gate.close(timeout=5)
     assert states(ready_ledger) == {"1": "ready", "2": "sending", "3": "ready"}
+
+
+A_SLOW_COMMIT = """
+CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(42);
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER commit_is_slow AFTER UPDATE ON lifecycle.sends DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (NEW.state = 'sending') EXECUTE FUNCTION wait_for_the_test();
+"""
+
+
+def test_commit_still_under_way_when_its_connection_is_lost_is_waited_for_and_taken_back(
+    ledger_database: str, ready_ledger, postgres_server
+) -> None:
+    def waits_for(kind: str) -> bool:
+        waiting = "SELECT FROM pg_locks WHERE locktype = %s AND NOT granted"
+        return ready_ledger.execute(waiting, (kind,)).fetchone() is not None
+
+    ready_ledger.execute(A_SLOW_COMMIT)
+    ready_ledger.execute("SELECT pg_advisory_lock(42)")
+    with CuttingProxy(postgres_server.port) as proxy:
+        url = ledger_database.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        with open_gate(url) as gate:
+
+            def cut_during_commit() -> None:
+                gate.gather_seconds = 0.0
+                gate.commit_now()
+                while not waits_for("advisory"):
+                    pass
+                proxy.cut_now()
+
+            assert ask_and_then(gate, cut_during_commit) is Passage.NOT_COMMITTED
+            while not waits_for("transactionid") and not gate.flush(timeout=0):
+                pass
+            ready_ledger.execute("SELECT pg_advisory_unlock(42)")
+            ready_ledger.execute("SELECT FROM lifecycle.sends FOR UPDATE")  # the first COMMIT is through
+            assert gate.flush(timeout=20)
+    taken_back = "SELECT from_state::text, to_state::text FROM lifecycle.send_events"
+    assert ready_ledger.execute(taken_back).fetchall() == [("sending", "ready")]
+    assert states(ready_ledger)["1"] == "ready"

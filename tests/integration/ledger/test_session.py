@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from lifecycle_emails.cli import main
 from lifecycle_emails.errors import LedgerError
-from lifecycle_emails.ledger.session import ledger_session
+from lifecycle_emails.ledger.attempt import Passage
+from lifecycle_emails.ledger.session import ledger_session, ledger_transaction
+from tests.integration.ledger.gates import HASH, open_gate
 from tests.integration.ledger.rows import connect
 
 
@@ -62,3 +65,23 @@ def test_connection_closed_within_a_session_is_a_ledger_error(ledger_database: s
         ledger_session(lambda: psycopg.connect(ledger_database)) as ledger,
     ):
         ledger.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_transaction_waits_for_its_commit_whatever_the_server_is_set_to(ledger_database: str) -> None:
+    forgetful = psycopg.conninfo.make_conninfo(ledger_database, options="-c synchronous_commit=off")
+    with connect(forgetful) as ledger, ledger_transaction(ledger, lock_timeout=1, statement_timeout=1):
+        assert ledger.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
+def test_gate_waits_for_its_commit_whatever_the_server_is_set_to(ledger_database: str, ready_ledger) -> None:
+    ready_ledger.execute(
+        "CREATE TABLE passed_under (setting text);"
+        " CREATE FUNCTION note_setting() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        "     INSERT INTO passed_under VALUES (current_setting('synchronous_commit')); RETURN NULL;"
+        " END $$;"
+        " CREATE TRIGGER note_setting AFTER UPDATE ON lifecycle.sends FOR EACH ROW EXECUTE FUNCTION note_setting()"
+    )
+    forgetful = psycopg.conninfo.make_conninfo(ledger_database, options="-c synchronous_commit=off")
+    with open_gate(forgetful) as gate:
+        assert gate.ask("1", uuid4(), HASH) is Passage.PASSED
+    assert ready_ledger.execute("SELECT setting FROM passed_under").fetchall() == [("on",)]

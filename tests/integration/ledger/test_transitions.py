@@ -24,6 +24,10 @@ NEEDED = {
 }
 
 
+AS_AN_ANSWER = "SET lifecycle.answer_was_read = 'yes'"
+"""What record_outcomes says in its transaction."""
+
+
 def pairs_in_table() -> set[tuple[str, str]]:
     return set(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", PAGE, re.MULTILINE))
 
@@ -48,6 +52,7 @@ def pairs_of_database(url: str) -> tuple[set[tuple[str, str]], set[str | None]]:
     allowed, refused_by = set(), set()
     with connect(url) as ledger:
         add_cohort(ledger)
+        ledger.execute(AS_AN_ANSWER)
         for old, new in product(NEEDED, NEEDED):
             if old == new:
                 continue
@@ -82,6 +87,8 @@ def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) ->
         "UPDATE lifecycle.sends SET user_id = 'other' WHERE user_id = 'sent'",
         "UPDATE lifecycle.sends SET sent_at = now() - interval '1 day' WHERE user_id = 'sent'",
         "UPDATE lifecycle.sends SET attempt = gen_random_uuid() WHERE user_id = 'sending'",
+        "UPDATE lifecycle.sends SET state = 'ready' WHERE user_id = 'sending'",
+        "UPDATE lifecycle.sends SET state = 'rejected' WHERE user_id = 'sending'",
         "UPDATE lifecycle.sends SET state = 'sending', gate_at = now(), answer_due = now() WHERE user_id = 'ready'",
         "UPDATE lifecycle.sends SET cohort_date = '2026-05-02' WHERE user_id = 'planned'",
         "UPDATE lifecycle.cohorts SET not_after = not_after + interval '1 day'",
@@ -109,6 +116,7 @@ def test_history_has_a_row_for_holds_and_steps_back_and_none_for_the_straight_pa
     with connect(ledger_database) as ledger:
         add_cohort(ledger)
         add_sends(ledger, ["1"], state="planned")
+        ledger.execute(AS_AN_ANSWER)
         for change in ("ready", "held", "ready", "sending", "ready", "sending", "in_doubt", "sent"):
             reason = NEEDED[change].replace(
                 "attempt = coalesce(attempt, gen_random_uuid())", "attempt = attempt"

@@ -14,7 +14,7 @@ WITH outcomes AS MATERIALIZED (
         LIMIT 1
     ) AS mine
 ),
--- An attempt's own late refusal may send again before answer_due; the trigger lets nobody else do so.
+-- An attempt's own refusal may send again, and a late one before answer_due; triggers let nobody else do so.
 answered AS MATERIALIZED (SELECT set_config('lifecycle.answer_was_read', 'yes', true))
 UPDATE lifecycle.sends AS s
 SET state = CASE

@@ -23,7 +23,8 @@ SET state = v.state::lifecycle.send_state,
         WHEN v.at IS NULL THEN s.answer_due
         ELSE greatest(least(v.at, now()), s.gate_at)
     END,
-    queue_id = coalesce(v.queue_id, s.queue_id),
+    -- a bounce under no known queue id has one too: that is what forbids to release the mail
+    queue_id = coalesce(v.queue_id, s.queue_id, CASE WHEN v.state = 'rejected' THEN 'unknown' END),
     detail = v.detail
 FROM verdicts AS v
 JOIN locked USING (user_id, campaign)
