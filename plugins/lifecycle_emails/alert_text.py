@@ -171,12 +171,34 @@ def _ledger_went_back(alert: Alert) -> _Content:
     )
 
 
+def _witness_forgot(alert: Alert) -> _Content:
+    return _Content(
+        subject="A witness of the ledger has no memory",
+        paragraphs=[
+            (
+                "The witness that LIFECYCLE_WITNESS names remembered nothing, though the sends ledger has "
+                f"made marks, the newest at {alert.facts['newest_mark']}. A new worker, path or volume "
+                "begins so. A witness that was lost cannot tell whether the ledger went back in time "
+                "meanwhile. Sending goes on, and it remembers from now on; this is told once a day at most."
+            )
+        ],
+        facts=[("Newest mark", alert.facts["newest_mark"])],
+        what_to_do=(
+            "if nothing was newly set up, find out why the file or table was gone, and whether the ledger "
+            "was put back with it: then lifecycle halt, and lifecycle restored --since TIME. If every new "
+            "worker begins with an empty witness, keep it on storage that outlives them, or in a second "
+            "database."
+        ),
+    )
+
+
 _CONTENT: dict[str, Callable[[Alert], _Content]] = {
     "limit_exceeded": _limit_exceeded,
     "in_doubt": _in_doubt,
     "missing_cohorts": _missing_cohorts,
     "provider_stopped": _provider_stopped,
     "ledger_went_back": _ledger_went_back,
+    "witness_forgot": _witness_forgot,
 }
 
 

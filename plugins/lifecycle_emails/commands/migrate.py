@@ -11,7 +11,7 @@ from lifecycle_emails.commands.command import Commands, add_command
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.migration import migrate
 from lifecycle_emails.ledger.session import Connect, first_line, ledger_session
-from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, durability_warnings, witness_of
+from lifecycle_emails.ledger.witness import WITNESS_VARIABLE, durability_warnings, learn_server, witness_of
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +30,7 @@ def run(options: argparse.Namespace, connect: Connect) -> str:
     try:
         with connect() as connection:
             applied = migrate(connection)
+            learn_server(connection)
     except psycopg.Error as error:
         raise LedgerError(
             f"the ledger could not be migrated; nothing was done by half: {first_line(error)}"

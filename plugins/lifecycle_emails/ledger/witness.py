@@ -155,8 +155,10 @@ def witness_of(setting: str | None) -> Witness | None:
 def watch(ledger: LedgerConnection, witness: Witness | None) -> str | None:
     """Compare the ledger with its server and its witness; make a new mark when all fits.
 
-    Returns what does not fit, or None. The first finding halts all sending, until `release`, and is an alert
-    for the maintenance callbacks. Raises LedgerError when the witness cannot be read or written.
+    Returns what does not fit, or None. The first finding halts all sending, until `trust_again`, and is an
+    alert for the maintenance callbacks. So is a witness that remembers nothing of a ledger with marks, once a
+    day; it halts nothing, since every new one begins so. Raises LedgerError when the witness cannot be read
+    or written.
     """
     (difference,) = one_row(ledger.execute(query("difference_of_server")))
     seen = witness.read() if witness is not None else None
@@ -165,9 +167,21 @@ def watch(ledger: LedgerConnection, witness: Witness | None) -> str | None:
     if finding:
         _record_finding(ledger, finding, mark_is_missing=missing is not None)
         return finding
+    learn_server(ledger)
     if witness is not None:
+        if seen is None:
+            _tell_of_empty_witness(ledger)
         witness.write(_make_mark(ledger))
     return None
+
+
+def learn_server(ledger: LedgerConnection) -> None:
+    """Note what the server did not tell of its identity when the ledger was made, and tells now.
+
+    A server that differs from the known one is not noted: only `trust_again` does that.
+    """
+    with planning_transaction(ledger):
+        ledger.execute(query("learn_server"))
 
 
 def trust_again(
@@ -214,7 +228,7 @@ def trust_again(
 
 def durability_warnings(ledger: LedgerConnection, witness: Witness | None) -> list[str]:
     """What weakens the guarantee in how the ledger's server runs, a sentence each; empty for nothing."""
-    fsync, full_page_writes, standby_names, standbys, system_identifier = one_row(
+    fsync, full_page_writes, standby_names, standbys, server_tells, server_is_known = one_row(
         ledger.execute(query("durability"))
     )
     warnings = []
@@ -227,10 +241,15 @@ def durability_warnings(ledger: LedgerConnection, witness: Witness | None) -> li
             "a standby is connected and synchronous_standby_names is empty: a failover may lose the last "
             "sends, and halts sending until lifecycle restored says since when"
         )
-    if system_identifier is None:
+    if not server_tells:
         warnings.append(
             "the server does not tell its identity, so a failover is not noticed: GRANT EXECUTE ON FUNCTION "
             "pg_control_system, pg_current_wal_insert_lsn and pg_walfile_name to the ledger's role"
+        )
+    elif not server_is_known:
+        warnings.append(
+            "the ledger has not noted its server's identity yet, so a failover is not noticed: the next "
+            "round of maintenance or lifecycle migrate notes it"
         )
     if witness is None:
         warnings.append(
@@ -263,6 +282,14 @@ def _record_finding(ledger: LedgerConnection, finding: str, *, mark_is_missing: 
                 facts={"finding": finding},
                 callbacks=MAINTENANCE,
             )
+
+
+def _tell_of_empty_witness(ledger: LedgerConnection) -> None:
+    with planning_transaction(ledger):
+        (newest,) = one_row(ledger.execute(query("newest_mark_untold")))
+        if newest is not None:
+            facts = {"newest_mark": newest.isoformat(timespec="seconds")}
+            create_alert(ledger, "witness_forgot", None, None, run="", facts=facts, callbacks=MAINTENANCE)
 
 
 def _make_mark(ledger: LedgerConnection) -> Mark:

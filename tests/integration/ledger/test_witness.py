@@ -30,6 +30,7 @@ from tests.integration.ledger.rows import (
     add_cohort,
     add_sends,
     connect,
+    let_time_pass,
     make_campaign,
     states,
     without_triggers,
@@ -73,6 +74,37 @@ def test_other_server_halts_the_gate_at_once_and_is_told_once(
         [problem] = reconcile(ledger, make_campaign(), [COHORT_DATE]).problems
         assert "the ledger may have gone back in time" in problem
         assert states(ledger) == {"1": "ready"}
+
+
+def test_ledger_that_knows_nothing_of_its_server_is_not_trusted_until_a_person_says_so(
+    ledger_database: str,
+) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        ledger.execute("DELETE FROM lifecycle.known_server")
+        assert ask_gate(ledger_database) is Passage.HALTED
+        assert "known_server is empty" in str(watch(ledger, None))
+        let_go(ledger, None, None)
+        assert watch(ledger, None) is None
+        assert ask_gate(ledger_database) is Passage.PASSED
+
+
+def test_witness_without_a_memory_is_told_of_once_a_day_and_remembers_from_then_on(
+    ledger_database: str, witness: FileWitness, tmp_path: Path
+) -> None:
+    with connect(ledger_database) as ledger:
+        watch(ledger, witness)
+        watch(ledger, witness)
+        assert undelivered_alerts(ledger, None) == []
+        for number in range(2):
+            other = FileWitness(tmp_path / f"{number}.json")
+            assert watch(ledger, other) is None
+            assert other.read() is not None
+        assert [alert.kind for alert in undelivered_alerts(ledger, None)] == ["witness_forgot"]
+        let_time_pass(ledger, timedelta(days=1))
+        watch(ledger, FileWitness(tmp_path / "of_the_next_day.json"))
+        assert len(undelivered_alerts(ledger, None)) == 2
 
 
 def test_resume_does_not_lift_it(ledger_database: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from lifecycle_emails.cli import main
 from lifecycle_emails.ledger.attempt import Passage
 from lifecycle_emails.ledger.migration import migrate
 from lifecycle_emails.ledger.reconciliation import reconcile
@@ -24,7 +25,7 @@ from lifecycle_emails.ledger.witness import (
 )
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer, programs_folder, temporary_server
-from tests.integration.ledger.going_back import ask_gate, let_go, now
+from tests.integration.ledger.going_back import ask_gate, let_go, now, say_moved
 from tests.integration.ledger.rows import (
     COHORT_DATE,
     add_cohort,
@@ -211,6 +212,48 @@ def test_full_page_writes_off_is_warned_of(ledger_of_owner: str, server: Postgre
     with connect(ledger_of_owner) as ledger:
         [warning] = [words for words in durability_warnings(ledger, None) if "full_page_writes" in words]
     assert "a crash could damage the ledger" in warning
+
+
+@pytest.mark.parametrize(
+    ("function", "learns"),
+    [
+        ("pg_control_system()", "migrate"),
+        ("pg_control_system()", "watch"),
+        ("pg_walfile_name(pg_lsn)", "watch"),  # the system identifier alone is told
+    ],
+)
+def test_server_that_tells_its_identity_later_is_known_from_then_on(
+    server: PostgresServer, function: str, learns: str
+) -> None:
+    with server.connect() as superuser:
+        superuser.execute("CREATE ROLE owner LOGIN PASSWORD 'made-up'")
+        superuser.execute("CREATE DATABASE ledger OWNER owner")
+    url = f"postgresql://owner:made-up@127.0.0.1:{server.port}/ledger"
+    with server.connect("ledger") as superuser, connect(url) as ledger:
+        superuser.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC".encode())
+        migrate(ledger)
+        assert watch(ledger, None) is None
+        assert "does not tell its identity" in durability_warnings(ledger, None)[0]
+        superuser.execute(f"GRANT EXECUTE ON FUNCTION {function} TO owner".encode())
+        assert "has not noted its server's identity yet" in durability_warnings(ledger, None)[0]
+        if learns == "migrate":
+            assert main(["--ledger", url, "migrate"]) == 0
+        else:
+            watch(ledger, None)
+        [no_witness] = durability_warnings(ledger, None)
+        assert "there is no witness" in no_witness
+        say_moved(ledger)
+        assert "another timeline" in str(watch(ledger, None))
+
+
+def test_server_that_differs_is_not_learnt(ledger_of_owner: str) -> None:
+    with connect(ledger_of_owner) as ledger:
+        ledger.execute(
+            "UPDATE lifecycle.known_server SET system_identifier = NULL, sends_oid = sends_oid::bigint + 1"
+        )
+        assert watch(ledger, None) is not None
+        assert watch(ledger, None) is not None
+        assert ledger.execute("SELECT system_identifier FROM lifecycle.known_server").fetchall() == [(None,)]
 
 
 def test_server_that_does_not_tell_its_identity_still_sends_and_is_warned_of(

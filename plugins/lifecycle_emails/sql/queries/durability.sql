@@ -4,4 +4,5 @@ SELECT
     current_setting('full_page_writes'),
     current_setting('synchronous_standby_names'),
     (SELECT count(*) FROM pg_stat_replication),
-    (SELECT system_identifier FROM lifecycle.server_identity())
+    (SELECT num_nulls(system_identifier, timeline) = 0 FROM lifecycle.server_identity()),
+    EXISTS (SELECT FROM lifecycle.known_server WHERE num_nulls(system_identifier, timeline) = 0)
