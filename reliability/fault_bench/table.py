@@ -60,16 +60,29 @@ class Played:
 
     @property
     def verdict_without(self) -> str:
-        """Whether every variant was found out: its promise must not hold."""
+        """Whether every variant was found out: its promise must not hold, and it must still do something.
+
+        A copy of the package that is merely broken, by a syntax error for example, sends nobody anything and
+        so proves nothing about the protection.
+        """
         if not self.without:
             return "-"
-        found = [any(not play.holds for play in plays) for plays in self.without.values()]
-        return "fails" if all(found) else "HOLDS"
+        if not all(any(not play.holds for play in plays) for plays in self.without.values()):
+            return "HOLDS"
+        return "BROKEN" if any(map(self._is_broken, self.without)) else "fails"
+
+    def _is_broken(self, variant: str) -> bool:
+        """Whether nobody got a mail from it, or may have got one, where the package itself sends."""
+        sends = any(play.max_copies for play in self.plays)
+        return sends and not any(play.max_copies or play.in_doubt for play in self.without[variant])
 
     @property
     def is_good(self) -> bool:
         """Whether the row says what it should."""
-        return self.verdict in ("holds", "not played", "not automated") and self.verdict_without != "HOLDS"
+        return self.verdict in ("holds", "not played", "not automated") and self.verdict_without in (
+            "-",
+            "fails",
+        )
 
 
 def in_words(played: Sequence[Played]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from local_stack.postgres import PostgresServer
 from reliability.fault_bench.bench import Block
-from reliability.fault_bench.fault import Patch, Setting, Variant
+from reliability.fault_bench.fault import Observation, Patch, Setting, Variant
 from reliability.fault_bench.points import PLANNING_POINTS, POINTS, left_open, read_journal
 from reliability.fault_bench.processes import PACKAGE_ROOT, BenchError, NetworkProcess, ProcessServer
 from reliability.fault_bench.rows_of_crashes import FAULTS
@@ -120,6 +121,23 @@ def test_fault_bench_row_is_bad_when_a_variant_holds() -> None:
 
     assert row.verdict_without == "HOLDS"
     assert not row.is_good
+
+
+def test_fault_bench_row_is_bad_when_a_variant_is_merely_broken() -> None:
+    sent_once = Observation(runs=1, kills=1, max_copies=1, lost=0, in_doubt=0, in_doubt_expected=0)
+    sent_twice = replace(sent_once, max_copies=2)
+    sent_nobody = replace(sent_once, max_copies=0, lost=4)
+    (variant,) = STOPPED_PAST_LEASE.without
+
+    all_in_doubt = replace(sent_nobody, in_doubt=4)
+
+    def verdict(seen: Observation) -> tuple[str, bool]:
+        row = Played(STOPPED_PAST_LEASE, [sent_once], {variant.name: [seen]}, [])
+        return row.verdict_without, row.is_good
+
+    assert verdict(sent_twice) == ("fails", True)
+    assert verdict(all_in_doubt) == ("fails", True)
+    assert verdict(sent_nobody) == ("BROKEN", False)
 
 
 def test_fault_bench_results_line_reads_back() -> None:
