@@ -45,6 +45,8 @@ IDS = {
     "uuid": ("uuid", "md5('user ' || n)::uuid"),
 }
 STEPS = ("extract", "filter", "limit")
+KNOWN_USERS, NEWCOMERS = "known users", "newcomers"
+"""Whom a plan is about: users with four sends in the history, or whom the ledger has never seen."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Place:
     def __init__(self, server: PostgresServer, name: str, ids: str, include: Path) -> None:
         self._server = server
         self._include = include
-        self._user = 0
+        self._user = self._newcomer = 0
         self._day = datetime.now(UTC).date() - timedelta(days=4)
         self._urls = [self._database(f"{name}_{role}") for role in ("ledger", "source")]
         self.ledger, self._source = (psycopg.connect(url, autocommit=True) for url in self._urls)
@@ -113,15 +115,20 @@ class Place:
     def load_history(self, sends: int, planned: int) -> None:
         """Fill the ledger with about ``sends`` of the past year; the next ``planned`` users are among theirs.
 
-        These come from the middle, so that the cap must look at four old sends of each and refuses none.
+        These come from the middle, so that the cap must look at four old sends of each and refuses none. Call
+        `go_on_with_newcomers` for users whom the ledger has never seen.
         """
         if sends // len(CAMPAIGNS) < 2 * planned + DAYS:
             raise ValueError(f"a history of {sends:,} sends has too few users for {planned:,} to be planned")
         started = time.perf_counter()
         last = self._day - timedelta(days=1)
         users = load_history(self.ledger, self._user_id, sends, last=last, first_user=_FIRST_USER)
-        self._user = (users - planned) // 2
+        self._user, self._newcomer = (users - planned) // 2, users
         show(f"a history of {users * len(CAMPAIGNS):,} sends took {time.perf_counter() - started:.0f} s")
+
+    def go_on_with_newcomers(self) -> None:
+        """Let the next users be nobody of the history."""
+        self._user = max(self._user, self._newcomer)
 
     def add_users(self, size: int) -> date:
         """Add the users of the next day to the source, some of them suppressed; returns the day."""
@@ -205,19 +212,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server = PostgresServer(folder / "postgres", options.port or free_port(), SERVER)
         stack.callback(server.remove)
         server.start()
-        growth, figures = [], {}
+        growth: list[tuple[int, Planned]] = []
+        figures: dict[str, Any] = {}
         with_history = [history for history in options.history if history]
         places = {h: Place(server, f"history{h}", options.ids, include) for h in [0, *with_history]}
         for history in with_history:
             places[history].load_history(history, options.size * options.rounds)
-        for _ in range(options.rounds):
-            for history, place in places.items():
-                for size in (options.size,) if with_history else _sizes(options.size):
-                    (planned,) = place.plan(size)
-                    growth.append((history, planned))
-                    show_planned(planned, history, options.queries)
-        for history in with_history:
-            figures[f"history_{history}"] = history_figures(growth, history)
+        for users in (KNOWN_USERS, NEWCOMERS) if with_history else (NEWCOMERS,):
+            turns = list(_in_turns(places, users, options))
+            for history in with_history:
+                key = f"history_{history}_{users.replace(' ', '_')}"
+                figures[key] = history_figures(turns, history, users)
+            growth += turns
         if options.campaigns > 1:
             size = min(options.size, max(1000, options.size // 50))
             each = places[0].plan(size, [f"bench{number}" for number in range(1, options.campaigns + 1)])
@@ -227,6 +233,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = {"planned": [{"history": h, **p.figures()} for h, p in growth], **figures}
         figures["parsing"] = measure_parsing(folder, options.campaigns)
     print(json.dumps({"ids": options.ids, "load_average": os.getloadavg()[0], **SERVER, **rounded(figures)}))
+
+
+def _in_turns(
+    places: dict[int, Place], users: str, options: argparse.Namespace
+) -> Iterator[tuple[int, Planned]]:
+    """Plan in each of the places, round by round; give the history of each and what was measured."""
+    for place in places.values() if users == NEWCOMERS else ():
+        place.go_on_with_newcomers()
+    for _ in range(options.rounds):
+        for history, place in places.items():
+            for size in (options.size,) if len(places) > 1 else _sizes(options.size):
+                (planned,) = place.plan(size)
+                show_planned(planned, f"{users}; {history:,} sends before", options.queries)
+                yield history, planned
 
 
 def _sizes(size: int) -> list[int]:
@@ -291,9 +311,9 @@ def measure_parsing(folder: Path, campaigns: int) -> dict[str, Any]:
     return figures
 
 
-def show_planned(planned: Planned, history: int, with_queries: bool) -> None:
+def show_planned(planned: Planned, of_whom: str, with_queries: bool) -> None:
     """Print a planning as a table."""
-    print(f"\n{planned.size:,} users, {planned.ready:,} ready; {history:,} sends before; "
+    print(f"\n{planned.size:,} users, {planned.ready:,} ready; {of_whom}; "
           f"memory {planned.memory_mib:.1f} MiB; "
           f"HOT {planned.hot_percent:.1f} %; load {os.getloadavg()[0]:.0f}")  # fmt: skip
     print(f"{'':32}{'clock s':>9}{'client s':>9}{'server s':>9}{'CPU s per million':>19}")
@@ -304,13 +324,13 @@ def show_planned(planned: Planned, history: int, with_queries: bool) -> None:
         print(f"{name:32}{clock:9.2f}{client:9.2f}{server:9.2f}{million:19.2f}", flush=True)
 
 
-def history_figures(growth: Sequence[tuple[int, Planned]], history: int) -> dict[str, float]:
+def history_figures(growth: Sequence[tuple[int, Planned]], history: int, users: str) -> dict[str, float]:
     """Planning with a history against without, each round with its own: medians of the ratios."""
     without, with_it = ([planned for h, planned in growth if h == which] for which in (0, history))
     pairs = list(zip(with_it, without, strict=True))
     clock = statistics.median(one.total[0] / other.total[0] for one, other in pairs)
     cpu = statistics.median(one.cpu / other.cpu for one, other in pairs)
-    print(f"\n{history:,} sends of history: {clock:.2f} times the clock, {cpu:.2f} times the CPU")
+    print(f"\n{history:,} sends of history, {users}: {clock:.2f} times the clock, {cpu:.2f} times the CPU")
     return {"clock": clock, "cpu": cpu}
 
 

@@ -37,8 +37,8 @@ LIMITER = (
     _mutant(
         "slots of the own campaign only",
         "sql/queries/judge_cap.sql",
-        "WHERE slot.user_id = c.user_id",
-        "WHERE slot.user_id = c.user_id AND slot.campaign = %(campaign)s",
+        "WHERE slot.user_id = ANY (c.user_ids)",
+        "WHERE slot.user_id = ANY (c.user_ids) AND slot.campaign = %(campaign)s",
         "test_limit_counts_slots_over_all_campaigns_and_says_which_rule",
     ),
     _mutant(

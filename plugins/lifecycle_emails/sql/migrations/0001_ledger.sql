@@ -233,6 +233,7 @@ SELECT
     s.campaign,
     s.occurrence,
     s.cohort_date,
+    s.batch,
     s.state,
     s.held_reason,
     s.ready_at,
