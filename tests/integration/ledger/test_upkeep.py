@@ -146,6 +146,18 @@ def test_refusal_that_begins_while_its_cohort_closes_leaves_nobody_behind(ledger
         assert states(ledger) == {"1": "held/stale"}
 
 
+def test_late_refusal_long_before_the_deadline_waits_for_no_plan_of_its_cohort(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger, connect(ledger_database) as planning:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="in_doubt")
+        let_time_pass(ledger, timedelta(hours=1))
+        with planning.transaction():
+            planning.execute("UPDATE lifecycle.cohorts SET audience_size = 1")
+            ledger.execute("SET lock_timeout = '1s'")
+            ledger.execute(REFUSED_LATE)
+        assert states(ledger) == {"1": "planned"}
+
+
 def _keep_up_on_its_own(url: str) -> None:
     with connect(url) as ledger:
         keep_up(ledger, (), now=BEFORE_ANY_TICK)
