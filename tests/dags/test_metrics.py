@@ -21,10 +21,9 @@ __all__ = ["daily"]
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "docs" / "monitoring"
-RUNBOOK_ANCHORS = {
-    "run-failed", "smtp-down", "wrong-template", "two-mails", "no-mail", "paused", "restored",
-    "provider-refuses", "erase",
-}  # fmt: skip
+RUNBOOK_ANCHORS = set(
+    re.findall(r"^##+ ([\w-]+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+)  # fmt: skip
 
 
 class StatsdServer:
@@ -84,6 +83,7 @@ def test_daily_run_and_maintenance_are_seen_by_a_statsd_server(daily: DailyDag, 
     assert seen[f"lifecycle.sent{of_campaign}"] == "2|c"
     assert seen[f"lifecycle.held{of_campaign},reason=suppressed"] == "1|g"
     assert seen[f"lifecycle.oldest_open_row{of_campaign}"] == "0.0|g"
+    assert seen[f"lifecycle.awaiting_approval{of_campaign}"] == "0|g"
     assert float(seen[f"lifecycle.gate.duration{of_campaign}"].removesuffix("|ms")) > 0
     slowest = float(seen[f"lifecycle.gate.slowest{of_campaign}"].removesuffix("|ms"))
     assert slowest >= float(seen[f"lifecycle.gate.duration{of_campaign}"].removesuffix("|ms"))

@@ -36,7 +36,8 @@ def _told(action: Audited) -> str:
     by = action.actor if action.run_key is None else f"{action.actor} by run {action.run_key}"
     result = (action.result or "begun; what came of it is not known").splitlines()[0]
     at = action.happened_at.isoformat(timespec="seconds")
+    number = action.action_id or "-"
     return (
-        f"{action.action_id}  {at}  {by}, database role {action.database_role}: {action.action} {asked}"
+        f"{number}  {at}  {by}, database role {action.database_role}: {action.action} {asked}"
         f" because: {action.reason}. Result: {result}"
     )

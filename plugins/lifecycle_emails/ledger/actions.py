@@ -42,9 +42,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Audited:
-    """One row of the audit."""
+    """One thing that was done. ``action_id``: None for an answer about a cohort of unusual size."""
 
-    action_id: int
+    action_id: int | None
     happened_at: datetime
     actor: str
     actor_kind: str
@@ -92,7 +92,10 @@ def end_action(ledger: LedgerConnection, action_id: int, result: str) -> None:
 def list_actions(
     ledger: LedgerConnection, *, campaign_id: str | None = None, at_most: int = 50
 ) -> list[Audited]:
-    """The newest actions, newest first: all, or a campaign's with halts, resumes and restores of all."""
+    """The newest actions, newest first: all, or a campaign's with halts, resumes and restores of all.
+
+    Among them what was answered about cohorts of unusual size, and that nobody answered in time.
+    """
     rows = ledger.execute(query("list_actions"), {"campaign": campaign_id, "at_most": at_most})
     return [Audited(*row) for row in rows]
 

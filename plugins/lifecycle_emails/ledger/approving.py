@@ -88,6 +88,11 @@ def awaiting_cohorts(
     )
 
 
+def count_awaiting_approval(ledger: LedgerConnection) -> list[tuple[str, int]]:
+    """Each campaign of the ledger, and how many of its cohorts await approval before their deadline."""
+    return ledger.execute(query("count_awaiting_approval")).fetchall()
+
+
 def decide_volume(
     ledger: LedgerConnection,
     campaign_id: str,

@@ -62,6 +62,7 @@ class MaintainOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002  (Airflow's signature)
         """Do one round."""
+        from lifecycle_emails.ledger.approving import count_awaiting_approval  # noqa: PLC0415
         from lifecycle_emails.ledger.upkeep import (  # noqa: PLC0415  (psycopg comes with it)
             keep_up,
             oldest_open_rows,
@@ -76,6 +77,8 @@ class MaintainOperator(BaseOperator):
             metrics.count("lifecycle.in_doubt", done.in_doubt)
             for campaign_id, seconds in oldest_open_rows(ledger):
                 metrics.gauge("lifecycle.oldest_open_row", seconds, campaign=campaign_id)
+            for campaign_id, cohorts in count_awaiting_approval(ledger):
+                metrics.gauge("lifecycle.awaiting_approval", cohorts, campaign=campaign_id)
         self.log.info(
             "%d campaigns: %d mails are newly in doubt, %d were settled by evidence, %d users held as stale,"
             " %d cohorts closed, %d cohorts were never planned, %d old details dropped.",

@@ -23,6 +23,7 @@ METRICS: dict[str, Kind] = {
     "lifecycle.gate.slowest": "timer",
     "lifecycle.oldest_open_row": "gauge",
     "lifecycle.cohort.lateness": "gauge",
+    "lifecycle.awaiting_approval": "gauge",
 }
 """Every metric there is, by name."""
 

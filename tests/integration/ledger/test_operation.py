@@ -13,7 +13,12 @@ import pytest
 from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.actions import Actor, Done, begin_action, end_action, list_actions
-from lifecycle_emails.ledger.approving import check_volume, decide_volume
+from lifecycle_emails.ledger.approving import (
+    check_volume,
+    count_awaiting_approval,
+    decide_volume,
+    record_answer,
+)
 from lifecycle_emails.ledger.judging import filter_ledger, limit_rate
 from lifecycle_emails.ledger.orders import suppress
 from lifecycle_emails.ledger.releasing import release
@@ -286,7 +291,7 @@ def test_cohort_refused_for_its_size_is_released_and_audited(ledger) -> None:
     assert verdicts(ledger) == [("approved", "ada")]
     with pytest.raises(LedgerError, match="nothing was changed"):
         give(ledger, release)
-    assert [action for _, action, _ in audit(ledger)] == ["release_cohort"]
+    assert [action for _, action, _ in audit(ledger)] == ["release_cohort", "refuse_cohort"]
 
 
 def test_cohort_that_awaits_approval_is_not_released_past_its_approvers(ledger) -> None:
@@ -429,3 +434,27 @@ def test_actions_are_listed_by_campaign_newest_first(ledger) -> None:
         ("resume", "mended it"), ("halt", "all of it"), ("halt", "mended it"),
     ]  # fmt: skip
     assert [done.reason for done in list_actions(ledger, at_most=2)] == ["mended it", "that one"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "actor", "kind", "action"),
+    [
+        (VolumeVerdict.APPROVED, "olaf", "airflow", "approve_cohort"),
+        (VolumeVerdict.REFUSED, "olaf", "airflow", "refuse_cohort"),
+        (VolumeVerdict.REFUSED, None, "nobody", "refuse_cohort"),
+    ],
+)
+def test_actions_have_what_was_answered_about_a_cohort_of_unusual_size(
+    ledger, verdict: VolumeVerdict, actor: str | None, kind: str, action: str
+) -> None:
+    refused_cohort(ledger)
+    assert count_awaiting_approval(ledger) == [(CAMPAIGN, 1)]
+    record_answer(ledger, CAMPAIGN, [(COHORT_DATE, 500)], verdict, actor=actor, reason="a fair")
+    assert count_awaiting_approval(ledger) == [(CAMPAIGN, 0)]
+    give(ledger, ordered(Action.HALT))
+    add_cohort(ledger, "other")
+    halt, answer = list_actions(ledger, campaign_id=CAMPAIGN)
+    assert (halt.action, answer.action, answer.actor_kind) == ("halt", action, kind)
+    assert (answer.actor, answer.reason) == (actor or "nobody", "a fair")
+    assert answer.result == f"cohort {COHORT_DATE} of 500 users {verdict}"
+    assert [done.action for done in list_actions(ledger, campaign_id="other")] == []
