@@ -52,5 +52,9 @@ def _bar(one: Contestant, top: int, place: Callable[[float], float], colour: str
         f'<text x="{_LEFT - 8}" y="{top + 15}" text-anchor="end">{escape(one.name)}</text>',
         f'<rect x="{_LEFT}" y="{top + 2}" width="{round(end - _LEFT, 1)}" height="17" fill="{colour}"/>',
         f'<line x1="{place(low)}" x2="{place(high)}" y1="{middle}" y2="{middle}" stroke="#000000"/>',
-        f'<text x="{place(high) + 8}" y="{top + 15}" fill="#222222">{one.rate:,.4g}</text>',
+        f'<text x="{place(high) + 8}" y="{top + 15}" fill="#222222">{_rate(one.rate)}</text>',
     ]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

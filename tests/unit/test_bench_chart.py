@@ -37,3 +37,11 @@ def test_picture_has_a_bar_for_each_contestant_as_long_as_its_rate_by_powers_of_
     )
     assert slow.get("fill") == fast.get("fill") != sender.get("fill")
     assert {"Mails & seconds", "In <clear>", "sender"} <= {text.text for text in root.findall(f"{svg}text")}
+
+
+def test_picture_writes_rates_as_people_do() -> None:
+    panels = {"": [contestant("many", 100 / 20_490), contestant("few", 100 / 1.796)]}
+
+    root = ET.fromstring(draw(panels, own="few", title=""))  # noqa: S314  (our own)
+
+    assert {"20,490", "1.8"} <= {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
