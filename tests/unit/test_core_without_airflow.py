@@ -50,7 +50,6 @@ MAY_IMPORT = {
     "lifecycle_emails.commands.send_test": {
         "lifecycle_emails.operators.connections",
         "lifecycle_emails.operators.connections.smtp_settings",
-        "lifecycle_emails.operators.connections.source_connector",
     },
     "lifecycle_emails.commands.source": {
         "lifecycle_emails.operators.connections",
