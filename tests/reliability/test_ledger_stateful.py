@@ -220,6 +220,13 @@ class LedgerMachine(RuleBasedStateMachine):
             attempt = self.world.attempts.pop(which % len(self.world.attempts))
             self._record(attempt, RecordedAs.SENT if attempt.accepted else refusal)
 
+    @rule(whom=WHOM, refusal=st.sampled_from([RecordedAs.RETRY, RecordedAs.NO_DOT]))
+    def refusal_is_recorded_when_the_cohort_has_closed(self, whom: int, refusal: RecordedAs) -> None:
+        if attempt := self._pass(whom, accepted=False):
+            self.world.let_pass(timedelta(days=8))
+            self.maintenance_runs()
+            self._record(attempt, refusal)
+
     def _pass(self, whom: int, *, accepted: bool) -> Attempt | None:
         return self._ask(*self._whom(whom), accepted=accepted)
 
