@@ -26,6 +26,7 @@ IMAGES = Path("docs") / "images"
 LAST_TASK = "reconcile"
 LIMITING_TASK = "limit_rate"
 OPERATIONS_DAG = "lifecycle_operations"
+FORM_HEIGHT = 1260  # pixels, for all of an operator's form
 LOG_KEYS = "fw"  # of Airflow's UI: the whole screen, and lines wrapped
 GRID_WIDER_BY = 160  # pixels
 LARGEST_PICTURE = 300_000  # bytes
@@ -67,7 +68,9 @@ class Photographer:
         self._page.goto(f"{self._settings.airflow_url}/dags/{OPERATIONS_DAG}")
         self._page.get_by_role("button", name="Trigger").click()
         self._page.get_by_text("Reason").first.wait_for()
-        self._take("operations")
+        self._page.set_viewport_size({"width": WIDTH, "height": FORM_HEIGHT})
+        self._take("operations", height=FORM_HEIGHT)
+        self._page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
     def approval(self, run: Run) -> None:
         """Take what a run asks under required actions; it is not answered."""
@@ -81,7 +84,7 @@ class Photographer:
         self._page.get_by_text("would be mailed").first.wait_for()
         for key in LOG_KEYS:
             self._page.keyboard.press(key)
-        self._take("dry_run", height=470)
+        self._take("dry_run", height=480)
 
     def _task_page(self, run: Run, task_id: str) -> str:
         return f"{self._settings.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id)}/tasks/{task_id}"

@@ -328,3 +328,9 @@ def test_fifty_campaigns_parse_within_a_second_without_network_or_database(proje
             break
 
     assert min(times) < 1
+
+
+def test_form_of_a_campaign_requires_nothing(project: Project) -> None:
+    project.write_dag()
+    params = only_dag(project.parse()).params
+    assert [name for name in params if "null" not in params.get_param(name).schema["type"]] == []

@@ -98,6 +98,11 @@ def test_form_cannot_be_left_without_action_and_reason(form: DAG) -> None:
         deepcopy(form.params).validate()
 
 
+def test_form_requires_action_and_reason_only(form: DAG) -> None:
+    required = {name for name in form.params if "null" not in form.params.get_param(name).schema["type"]}
+    assert required == {"action", "reason"}
+
+
 def test_form_asks_for_no_recipient_where_no_test_is_sent(form: DAG) -> None:
     assert filled(form, recipient=None)["recipient"] is None
 
@@ -115,6 +120,13 @@ def test_halt_and_resume_are_done_in_the_name_of_the_user(operate: Any, ledger: 
     assert kept.run_key == f"lifecycle_operations {run.run_id}"
     operate(action="resume", campaign=CAMPAIGN)
     assert ledger.execute("SELECT lifted_by FROM lifecycle.halts").fetchall() == [("dag_test",)]
+
+
+def test_fields_left_empty_say_nothing(operate: Any, ledger: Any) -> None:
+    empty = dict.fromkeys(["user_ids", "cohort_from", "everybody", "days", "earlier_extensions", "recipient"])
+    assert states_of(operate(action="halt", campaign=CAMPAIGN, **empty)) == {"operate": "success"}
+    [kept] = list_actions(ledger)
+    assert kept.arguments == {"campaign": CAMPAIGN}
 
 
 def test_release_settles_nothing_and_judges_again(operate: Any, ledger: Any) -> None:

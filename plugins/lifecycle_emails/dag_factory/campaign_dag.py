@@ -217,7 +217,7 @@ def _params() -> dict[str, Param]:
     return {
         "dry_run": Param(
             False,
-            type="boolean",
+            type=["null", "boolean"],  # without "null" the form calls it required
             title="Dry run",
             description=(
                 "Name everybody who would be mailed, capped or held, in the log of limit_rate, and find mails"

@@ -32,6 +32,11 @@ OPERATIONS_RUNS = 16
 FIRST_IN_LINE = 1000
 """Priority of the task: when all workers are busy sending, the next free one takes it."""
 
+# Sections of the form, which Airflow shows folded up below the fields that every action may need.
+COHORTS = "Cohorts: extend, settle, release_cohort"
+EXTENSION = "Deadlines: extend"
+TEST = "Recipient: send_test"
+
 NO_ADDRESS = "^[^@]*$"
 REASON = r"^[^@]*[^@\s][^@]*$"
 
@@ -90,6 +95,7 @@ def lifecycle_operations_dag(
 
 
 def _form(campaigns: tuple[str, ...]) -> dict[str, Param]:
+    # without "null" in its type the form calls a field required, whatever its default
     return {
         "action": Param(
             type="string",
@@ -117,7 +123,7 @@ def _form(campaigns: tuple[str, ...]) -> dict[str, Param]:
         ),
         "user_ids": Param(
             None,
-            type=["null", "array"],  # without "null" the form calls it required
+            type=["null", "array"],
             title="Users",
             items={"type": "string", "pattern": NO_ADDRESS, "maxLength": 250},
             maxItems=MOST_USERS,
@@ -129,8 +135,9 @@ def _form(campaigns: tuple[str, ...]) -> dict[str, Param]:
         **_range_and_numbers(),
         "recipient": Param(
             TEST_RECIPIENT,
-            type=["null", "string"],  # without "null" the form calls it required, for a halt too
+            type=["null", "string"],
             title="Recipient of a test",
+            section=TEST,
             pattern=r"^[A-Za-z0-9_.-]{1,200}$",
             description=(
                 "The Airflow connection whose login is the address that the test goes to. Not the address:"
@@ -147,6 +154,7 @@ def _range_and_numbers() -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="First cohort date",
+            section=COHORTS,
             description=(
                 "For extend, settle and release_cohort (the same day twice): the day on which the first"
                 " cohort's users were created."
@@ -157,12 +165,14 @@ def _range_and_numbers() -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Last cohort date",
+            section=COHORTS,
             description="The last such day, included.",
         ),
         "everybody": Param(
             False,
-            type="boolean",
+            type=["null", "boolean"],
             title="Everybody in doubt",
+            section=COHORTS,
             description="For settle: all mails in doubt of the campaign, instead of users or dates.",
         ),
         "days": Param(
@@ -171,6 +181,7 @@ def _range_and_numbers() -> dict[str, Param]:
             minimum=1,
             maximum=LONGEST_EXTENSION_DAYS,
             title="Days",
+            section=EXTENSION,
             description="For extend: so many days more from each deadline, or from now where that is past.",
         ),
         "approved_users": Param(
@@ -178,6 +189,7 @@ def _range_and_numbers() -> dict[str, Param]:
             type=["null", "integer"],
             minimum=0,
             title="Approved users",
+            section=EXTENSION,
             description=(
                 "For extend: how many users it may reach. Leave it empty first: the run fails, changes"
                 " nothing, and names the total. Approve it by a second run with that number."
@@ -185,9 +197,10 @@ def _range_and_numbers() -> dict[str, Param]:
         ),
         "earlier_extensions": Param(
             0,
-            type="integer",
+            type=["null", "integer"],
             minimum=0,
             title="Earlier extensions",
+            section=EXTENSION,
             description=(
                 "For extend: how many extensions of these cohorts you know of, so that two people do not"
                 " extend them twice. The run that names the total names this number too."

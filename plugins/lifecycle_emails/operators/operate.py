@@ -105,10 +105,10 @@ def read_order(context: Context) -> Order:
             user_ids=tuple(user_id for user_id in params["user_ids"] or () if user_id.strip()),
             cohort_from=_date(params["cohort_from"]),
             cohort_to=_date(params["cohort_to"]),
-            everybody=params["everybody"],
+            everybody=bool(params["everybody"]),
             days=params["days"],
             approved_users=params["approved_users"],
-            earlier_extensions=params["earlier_extensions"],
+            earlier_extensions=params["earlier_extensions"] or 0,
             recipient=params["recipient"] if action is Action.SEND_TEST else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
