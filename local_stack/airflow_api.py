@@ -121,6 +121,11 @@ class AirflowApi:
         """Return the ids of all DAGs that were read without an error."""
         return {dag["dag_id"] for dag in self._pages("/dags", "dags", exclude_stale="true")}
 
+    def bundle_version(self, dag_id: str) -> str | None:
+        """Return the version of its bundle, such as a commit, that a DAG was read from last."""
+        version: str | None = self._ask("GET", f"/dags/{dag_id}").json()["bundle_version"]
+        return version
+
     def import_errors(self) -> list[str]:
         """Return what went wrong in DAG files: file and message."""
         return [f"{e['filename']}: {e['stack_trace']}" for e in self._pages("/importErrors", "import_errors")]
