@@ -94,13 +94,16 @@ def test_turn_that_comes_after_the_connections_lease_ended_is_not_given(
 def test_lanes_left_over_by_a_day_that_ends_get_their_turns_of_the_next_day(
     ledger, ledger_database: str
 ) -> None:
-    """A zone in which it is midnight in a second: POSIX's notation has offsets to the second."""
+    """A zone in which it is midnight in three seconds: POSIX's notation has offsets to the second."""
     pacing = Pacing(lambda: psycopg.connect(ledger_database), SMTP, Throttle(mails_per_second=2), uuid4(), 4)
     ledger.execute(
         "UPDATE lifecycle.throttles SET day = day - 2, timezone ="
         " (SELECT format('<x>%s', extract(epoch FROM now() AT TIME ZONE 'UTC'"
-        " - date_trunc('day', now() AT TIME ZONE 'UTC'))::int * interval '1 s' + interval '1 s'))"
+        " - date_trunc('day', now() AT TIME ZONE 'UTC'))::int * interval '1 s' + interval '3 s'))"
     )
-    turns = [in_thread(lambda: pacing.turn(0)) for _ in range(6)]
-    assert [turn() for turn in turns] == [True] * 6
+    turns = [in_thread(lambda: pacing.turn(0)) for _ in range(9)]
+    assert [turn() for turn in turns] == [True] * 9
+    granted = ledger.execute("SELECT granted FROM lifecycle.throttles").fetchone()
+    assert granted is not None
+    assert 0 < granted[0] < 9  # of the new day alone
     pacing.close()
