@@ -15,9 +15,7 @@ from lifecycle_emails.ledger.approving import (
     record_answer,
 )
 from lifecycle_emails.volume import VolumeVerdict
-from tests.integration.ledger.rows import (
-    COHORT_DATE,
-)
+from tests.integration.ledger.rows import COHORT_DATE
 from tests.integration.ledger.volumes import (
     APPROVED,
     AWAITING,
