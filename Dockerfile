@@ -14,7 +14,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
     PYTHONPATH=/opt/airflow/plugins \
     PYTHONUNBUFFERED=1
 RUN useradd --uid 50000 --home-dir /opt/airflow airflow \
- && install --directory --owner airflow /opt/airflow /opt/airflow/logs /opt/airflow/witness
+ && install --directory --owner airflow /opt/airflow /opt/airflow/logs /opt/airflow/witness /opt/airflow/dry-runs
 COPY --from=packages /opt/packages /opt/packages
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins

@@ -129,10 +129,36 @@ def _date_line(""",
     ),
 )
 
+# As fast as rendering could ever be made: one mail is rendered, and everybody gets its octets.
+_RENDERS_ONCE = (
+    Replacement(
+        "delivery/mails.py",
+        "            message = tools.templates.render(profile, recipient, name, datetime.now(UTC))\n",
+        "            message = _rendered_once(tools.templates, profile, recipient, name)\n",
+    ),
+    Replacement(
+        "delivery/mails.py",
+        "_Profile = tuple[str, dict[str, Any] | None]\n",
+        """\
+_Profile = tuple[str, dict[str, Any] | None]
+_once = []
+
+
+def _rendered_once(templates, profile, recipient, name):
+    from dataclasses import replace
+
+    if not _once:
+        _once.append(templates.render(profile, recipient, name, datetime.now(UTC)))
+    return replace(_once[0], recipient=recipient)
+""",
+    ),
+)
+
 WITHOUT_UPDATE = "sender without the gate's UPDATE"
 NEVER_WAITS = "sender that never waits at the gate"
 ONE_BY_ONE = "sender without group commit"
 BY_STANDARD_LIBRARY = "sender with the standard library's messages"
+RENDERS_ONCE = "sender that renders one mail for everybody"
 
 VARIANTS: Mapping[str, Variant] = {
     WITHOUT_UPDATE: Variant(_WITHOUT_UPDATE, unguarded=True),
@@ -149,5 +175,6 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     ONE_BY_ONE: Variant(_ONE_BY_ONE),
     BY_STANDARD_LIBRARY: Variant(_BY_STANDARD_LIBRARY),
+    RENDERS_ONCE: Variant(_RENDERS_ONCE),
 }
 """The variants, by the name under which they stand in the table."""

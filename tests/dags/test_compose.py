@@ -24,6 +24,7 @@ from local_stack.postgres import PostgresServer
 from reliability.compose import VARIABLE, filled_in, read_compose
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE_DAG = ROOT / "dags" / "day4_follow_up.py"
 SERVICES = {
     "api-server",
     "dag-processor",
@@ -200,6 +201,13 @@ def test_names_of_pool_and_connections_are_those_of_the_code(compose: dict[str, 
     assert given == expected
 
 
+def owned_by_airflow() -> list[str]:
+    """Return the folders of the image that Airflow may write to, and volumes that are made of them."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    [folders] = re.findall(r"install --directory --owner airflow (.+)$", dockerfile, re.MULTILINE)
+    return folders.split()
+
+
 def test_witness_is_kept_outside_the_ledgers_server_where_the_image_lets_airflow_write(
     compose: dict[str, Any],
 ) -> None:
@@ -207,10 +215,17 @@ def test_witness_is_kept_outside_the_ledgers_server_where_the_image_lets_airflow
     volume = f"witness:{witness.parent}"
     assert volume in compose["services"]["worker"]["volumes"]
     assert all("witness" not in mounted for mounted in compose["services"]["postgres"]["volumes"])
-    owned = re.findall(
-        r"install --directory --owner airflow (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    assert str(witness.parent) in owned_by_airflow()
+
+
+def test_reports_of_dry_runs_outlive_their_worker(compose: dict[str, Any]) -> None:
+    [variable] = re.findall(
+        r'dry_run_reports=os\.environ\.get\("(\w+)"\)', EXAMPLE_DAG.read_text(encoding="utf-8")
     )
-    assert str(witness.parent) in owned[0].split()
+    folder = compose["services"]["worker"]["environment"][variable].removeprefix("file://")
+    assert f"dry-runs:{folder}" in compose["services"]["worker"]["volumes"]
+    assert "dry-runs" in compose["volumes"]
+    assert folder in owned_by_airflow()
 
 
 def test_ledger_is_a_database_that_the_first_start_creates(compose: dict[str, Any]) -> None:

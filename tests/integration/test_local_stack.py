@@ -1,7 +1,7 @@
 """The local stack as ``make up`` starts it: days are sent by the real scheduler, and nothing is left behind.
 
-Two campaigns of a team's own stand beside the examples: one whose alert callback hangs until the test lets it go, and
-one whose mail server takes the first batch only.
+Three campaigns of a team's own stand beside the examples: one whose alert callback hangs until the test lets it go,
+one whose mail server takes the first batch only, and one whose provider takes a mail every six seconds.
 """
 
 import json
@@ -15,6 +15,8 @@ from textwrap import dedent
 import psycopg
 import pytest
 
+from bench.throttle import largest_excess
+from lifecycle_emails.ledger.session import one_row
 from local_stack.airflow_api import AirflowApi, Run
 from local_stack.errors import StackError
 from local_stack.mail_store import MailStore
@@ -28,10 +30,11 @@ from tests.smtp_script import Reply
 pytestmark = [pytest.mark.scheduler, pytest.mark.slow]
 
 
-HANGING, REFUSED = "hanging_alert", "refused_batch"
+HANGING, REFUSED, THROTTLED = "hanging_alert", "refused_batch", "throttled_mails"
+MAILS_PER_SECOND = 1 / 6  # so that the next turn is further away than a task waits for it
 OF_ITS_OWN = """
     SELECT '{campaign}-' || number AS user_id, 'user' || number || '@example.com' AS email
-    FROM generate_series(1, 20) AS number
+    FROM generate_series(1, {users}) AS number
     WHERE %(cohort_start)s < %(cohort_end)s
 """
 MAILED_TODAY = """
@@ -93,11 +96,18 @@ def tired_server() -> Iterator[ScriptedSmtpServer]:
 
 
 @pytest.fixture(scope="module")
+def slow_provider() -> Iterator[ScriptedSmtpServer]:
+    """Give the mail server that the throttle stands before."""
+    with ScriptedSmtpServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket) -> Path:
     project = TeamProject(tmp_path_factory.mktemp("project"))
     project.add(
         HANGING,
-        OF_ITS_OWN.format(campaign=HANGING) + MAILED_TODAY,
+        OF_ITS_OWN.format(campaign=HANGING, users=20) + MAILED_TODAY,
         f"""
         '''An Airflow DAG whose alert callback waits for an answer.'''
         import socket
@@ -118,7 +128,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket
     )
     project.add(
         REFUSED,
-        OF_ITS_OWN.format(campaign=REFUSED),
+        OF_ITS_OWN.format(campaign=REFUSED, users=20),
         f"""
         '''An Airflow DAG that gives up soon.'''
         from datetime import UTC, datetime, timedelta
@@ -138,6 +148,25 @@ def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket
         connections=1,
         smtp_conn_id="tired_server",
     )
+    project.add(
+        THROTTLED,
+        OF_ITS_OWN.format(campaign=THROTTLED, users=8),
+        f"""
+        '''An Airflow DAG whose provider is slow.'''
+        from datetime import UTC, datetime
+
+        from lifecycle_emails import lifecycle_dag
+
+        dag = lifecycle_dag(
+            "{THROTTLED}", start_date=datetime(2026, 1, 1, tzinfo=UTC), on_limit_exceeded=[print]
+        )
+        """,
+        batch_size=4,
+        connections=1,
+        smtp_conn_id="slow_provider",
+    )
+    throttles = {"slow_provider": {"mails_per_second": MAILS_PER_SECOND}}
+    (project.path / "include" / "throttles.yaml").write_text(json.dumps(throttles))
     return project.path
 
 
@@ -176,11 +205,14 @@ def day_sent(api: AirflowApi) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def team_runs(api: AirflowApi, day_sent: list[Run], tired_server: ScriptedSmtpServer) -> dict[str, Run]:
-    """Let the scheduler start the newest run of both of the team's campaigns."""
+def team_runs(
+    api: AirflowApi, day_sent: list[Run], tired_server: ScriptedSmtpServer, slow_provider: ScriptedSmtpServer
+) -> dict[str, Run]:
+    """Let the scheduler start the newest run of each of the team's campaigns."""
     extra = json.dumps({"disable_tls": True, "disable_ssl": True})
-    api.set_connection("tired_server", "smtp", host="127.0.0.1", port=tired_server.port, extra=extra)
-    campaigns = (HANGING, REFUSED)
+    for name, server in (("tired_server", tired_server), ("slow_provider", slow_provider)):
+        api.set_connection(name, "smtp", host="127.0.0.1", port=server.port, extra=extra)
+    campaigns = (HANGING, REFUSED, THROTTLED)
     api.wait_for_dags(campaigns)
     for campaign in campaigns:
         api.unpause(campaign)
@@ -230,6 +262,32 @@ def test_scheduler_sends_one_day_and_a_rerun_sends_nothing(
     api.clear(runs[0])
     assert api.wait_for_run(api.run(runs[0].dag_id, runs[0].run_id), 120).state == "success"
     assert MailStore(stack.settings.mails).copies() == copies
+
+
+def leases(stack: LocalStack, campaign: str) -> int:
+    with psycopg.connect(stack.postgres.url("lifecycle")) as ledger:
+        query = "SELECT count(*) FROM lifecycle.batches WHERE campaign = %s AND lease_until > now()"
+        return one_row(ledger.execute(query, (campaign,)))[0]
+
+
+def test_task_that_waits_for_the_throttle_gives_its_slot_and_its_lease_back(
+    stack: LocalStack, api: AirflowApi, team_runs: dict[str, Run], slow_provider: ScriptedSmtpServer
+) -> None:
+    run = team_runs[THROTTLED]
+    waiting = ["up_for_reschedule"] * 2
+    wait_for(
+        lambda: task_states(api, run, "send_batch") == waiting and not leases(stack, THROTTLED),
+        lambda: f"{states(stack, THROTTLED)}, {api.tasks(run.dag_id, run.run_id)}",
+    )
+    assert states(stack, THROTTLED).keys() <= {"ready", "sent"}
+    run = api.wait_for_run(run, 300)
+    assert run.state == "success"
+    sending = [task for task in api.tasks(run.dag_id, run.run_id) if task.task_id == "send_batch"]
+    assert [task.try_number for task in sending] == [1, 1]  # a wait takes no retry
+    assert states(stack, THROTTLED) == {"sent": 8}
+    assert sorted(slow_provider.copies().values()) == [1] * 8
+    arrived = [mail.at for mail in slow_provider.accepted]
+    assert largest_excess(arrived, MAILS_PER_SECOND) <= 2
 
 
 def test_callback_that_hangs_delays_no_mail(
