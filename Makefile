@@ -33,9 +33,9 @@ down: ## Stop the local stack; no process is left
 test: setup ## Run all tests (ten to twenty minutes on two cores)
 	@$(BIN)/python -m pytest $(ARGS)
 
-flaky: setup ## Run the fast tests RUNS=10 times in a row, and end at the first that is red
+flaky: setup ## Run the fast tests RUNS=10 times in a row, or all of them (ALL=1), and end at the first that is red
 	@for run in $$(seq $(or $(RUNS),10)); do \
-	  echo "run $$run of $(or $(RUNS),10)"; $(BIN)/python -m pytest -q $(ARGS) || exit 1; done
+	  echo "run $$run of $(or $(RUNS),10)"; $(BIN)/python -m pytest -q $(if $(ALL),,-m "not slow") $(ARGS) || exit 1; done
 
 chaos: setup ## Play every fault and N seeded schedules from SEED (LONG=1: all of them, RESULTS=file to go on with)
 	@$(BIN)/python -m reliability.fault_bench --seed $(or $(SEED),1) $(if $(N),--schedules $(N)) \
