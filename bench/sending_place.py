@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 CAMPAIGN = "bench"
 NO_CAP = (CapRule("no_cap", 1000, timedelta(days=1)),)
 LEDGER_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
-MOST_PER_BATCH = 50_000
+MOST_PER_BATCH = 10_000
 _ADD_USERS = """
 INSERT INTO users (user_id, email, full_name, created_at)
 SELECT

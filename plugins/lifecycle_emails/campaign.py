@@ -245,14 +245,7 @@ class Campaign(BaseModel):
         json_schema_extra=_allow_off,
     )
     batch_size: int = Field(
-        default=500,
-        ge=1,
-        le=100_000,
-        description=(
-            "Users that one send task takes at a time. Airflow needs about a second to start a task: write more"
-            " where a day has hundreds of thousands of users, as long as a task then takes minutes, not hours."
-        ),
-        examples=[500, 20_000],
+        default=500, ge=1, le=10_000, description="Users that one send task takes at a time.", examples=[500]
     )
     connections: int = Field(
         default=8, ge=1, le=256, description="SMTP connections of one send task.", examples=[8]
