@@ -159,8 +159,8 @@ def senders(
         yield send
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
+            with process:  # closes its pipes, and waits
+                process.kill()
 
 
 def recorded_as_sent(ledger_url: str, day: date) -> int:
