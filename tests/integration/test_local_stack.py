@@ -150,7 +150,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket
     )
     project.add(
         THROTTLED,
-        OF_ITS_OWN.format(campaign=THROTTLED, users=8),
+        OF_ITS_OWN.format(campaign=THROTTLED, users=4),
         f"""
         '''An Airflow DAG whose provider is slow.'''
         from datetime import UTC, datetime
@@ -161,7 +161,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket
             "{THROTTLED}", start_date=datetime(2026, 1, 1, tzinfo=UTC), on_limit_exceeded=[print]
         )
         """,
-        batch_size=4,
+        batch_size=2,
         connections=1,
         smtp_conn_id="slow_provider",
     )
@@ -284,8 +284,8 @@ def test_task_that_waits_for_the_throttle_gives_its_slot_and_its_lease_back(
     assert run.state == "success"
     sending = [task for task in api.tasks(run.dag_id, run.run_id) if task.task_id == "send_batch"]
     assert [task.try_number for task in sending] == [1, 1]  # a wait takes no retry
-    assert states(stack, THROTTLED) == {"sent": 8}
-    assert sorted(slow_provider.copies().values()) == [1] * 8
+    assert states(stack, THROTTLED) == {"sent": 4}
+    assert sorted(slow_provider.copies().values()) == [1] * 4
     arrived = [mail.at for mail in slow_provider.accepted]
     assert largest_excess(arrived, MAILS_PER_SECOND) <= 2
 
