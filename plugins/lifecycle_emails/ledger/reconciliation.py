@@ -83,8 +83,13 @@ def _problems(
     open_rows = ledger.execute(query("open_rows"), arguments).fetchone()
     planned, due, _ = open_rows or (0, 0, 0)
     stops = [row[0] for row in ledger.execute(query("sending_stopped"), arguments)]
-    if due and not (throttle and throttle.day_is_used_up):  # then a later run takes them, as configured
+    left_for_tomorrow = (
+        throttle is not None and throttle.day_is_used_up
+    )  # a later run takes them, as configured
+    if due and (stops or not left_for_tomorrow):
         why = "; ".join(stops) or "a send_batch task did not finish"
+        if not stops and throttle is not None and throttle.daily_maximum is not None:
+            why += ", or it left them to the throttle's next day, which has begun"
         problems.append(
             f"{due} users are ready and were not mailed: {why}. Then clear send_batch of this run"
         )

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from lifecycle_emails.ledger.alerts import create_alert
-from lifecycle_emails.ledger.orders import halt
+from lifecycle_emails.ledger.orders import halt, resume
 from lifecycle_emails.ledger.reconciliation import reconcile
 from lifecycle_emails.ledger.throttle import state_throttle, take_grants
 from lifecycle_emails.throttle import Throttle
@@ -25,8 +25,8 @@ from tests.integration.ledger.rows import (
 CAMPAIGN = make_campaign()
 
 
-def problems(ledger: psycopg.Connection) -> str:
-    return "\n".join(reconcile(ledger, CAMPAIGN, [COHORT_DATE]).problems)
+def problems(ledger: psycopg.Connection, *, throttled: bool = False) -> str:
+    return "\n".join(reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=throttled).problems)
 
 
 def test_finished_run_has_no_problems_and_its_sums_close(ledger_database: str) -> None:
@@ -129,6 +129,20 @@ def test_daily_maximum_of_the_throttle_is_said_and_who_waits_for_it_is_no_proble
         assert result.problems == ()
         assert "2 of 2 mails of" in result.table.splitlines()[-1]
         assert "the daily maximum is reached: who is ready stays so" in result.table
+        halt(ledger, reason="wrong template", actor="ada")
+        assert "sending is halted (all campaigns) by ada" in problems(ledger, throttled=True)
+        resume(ledger, reason="mended", actor="ada")
         taken_out_of_the_file = reconcile(ledger, CAMPAIGN, [COHORT_DATE], throttled=False)
         assert len(taken_out_of_the_file.problems) == 1
         assert "mails of" not in taken_out_of_the_file.table
+
+
+def test_day_of_the_throttle_that_ended_meanwhile_is_named_as_a_cause(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="ready")
+        state_throttle(ledger, CAMPAIGN.smtp_conn_id, Throttle(mails_per_day=2))
+        assert "or it left them to the throttle's next day, which has begun" in problems(
+            ledger, throttled=True
+        )
+        assert "next day" not in problems(ledger)
