@@ -335,15 +335,19 @@ def history_figures(growth: Sequence[tuple[int, Planned]], history: int, users: 
 
 
 def campaigns_figures(each: Sequence[Planned]) -> dict[str, Any]:
-    """The same users in one campaign after another: what the first and the last took."""
+    """The same users in one campaign after another: what each took, and the line through that."""
     fifth = max(1, len(each) // 5)
     first, last = (statistics.median(one.cpu for one in part) for part in (each[:fifth], each[-fifth:]))
     seconds = sum(one.total[0] for one in each)
     print(f"\n{len(each)} campaigns of {each[0].size:,} users each: {seconds:.1f} s; CPU of the last "
           f"fifth is {last / first:.2f} times that of the first")  # fmt: skip
+    line = statistics.linear_regression(range(len(each)), [one.cpu for one in each])
+    print(f"CPU of a campaign: {line.intercept:.3f} s, and {line.slope:.4f} s more for each one before it")
     return {
-        "campaigns": len(each), "size": each[0].size, "seconds": sum(one.total[0] for one in each),
+        "campaigns": len(each), "size": each[0].size, "seconds": seconds,
         "cpu_seconds": sum(one.cpu for one in each), "last_to_first_cpu": last / first,
+        "cpu_seconds_of_each": [one.cpu for one in each],
+        "fit": {"cpu_seconds": line.intercept, "cpu_seconds_for_each_before": line.slope},
     }  # fmt: skip
 
 

@@ -20,5 +20,6 @@ def test_planning_bench_plans_everybody_and_ends_with_one_json_object(
     assert figures["history_4000_known_users"]["cpu"] > 0
     assert figures["history_4000_newcomers"]["cpu"] > 0
     assert (figures["campaigns"]["campaigns"], figures["campaigns"]["size"]) == (2, 300)
+    assert len(figures["campaigns"]["cpu_seconds_of_each"]) == 2
     assert (figures["parsing"]["dags"], figures["parsing"]["connections"]) == (2, 0)
     assert list(tmp_path.iterdir()) == []
