@@ -40,6 +40,78 @@ def test_reply_421_with_4_7_asks_to_slow_down_in_every_phase_before_the_dot(phas
     assert classify(phase, 421, "4.7.28 unusual rate of mail").verdict is SLOW_DOWN
 
 
+# Replies of providers, by the pages and logs where they stand.
+TOO_FAST = [
+    # docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html
+    (454, "Throttling failure: Maximum sending rate exceeded."),
+    (454, "4.7.0 Throttling failure: Maximum sending rate exceeded."),
+    # learn.microsoft.com, "Non-delivery report codes in Exchange Online", and senders' logs
+    (451, "4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)"),
+    (451, "4.7.501 Message throttled, please try again later"),
+    (451, "4.7.650 The mail server [192.0.2.1] has been temporarily rate limited due to IP reputation."),
+    (421, "RP-001 The mail server IP connecting to Outlook.com server has exceeded the rate limit allowed."),
+    # support.google.com/a/answer/3726730
+    (421, "4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your IP."),
+    (450, "4.7.28 Gmail has detected an unusual rate of mail\n4.7.28 originating from your IP."),
+    # Postfix, smtpd_client_message_rate_limit in smtpd.c
+    (450, "4.7.1 Error: too much mail from 192.0.2.1"),
+    # policyd (Cluebringer), its quota per minute
+    (450, "4.7.1 Sender address rejected: Deferring: Too many messages from sender in last 60"),
+    # As administrators of Exim write their own (its specification, "Rate limiting incoming messages")
+    (451, "Sender rate overlimit - 12.3 / 1m"),
+    (451, "Sender rate limit exceeded"),
+    (450, "You are sending too fast\nslow down please"),
+]
+NOT_TOO_FAST = [
+    # A slower rate opens no spent day: the provider is stopped, and probed until it takes mail again.
+    (454, "Throttling failure: Daily message quota exceeded."),
+    (454, "4.7.0 Throttling failure: Daily message quota exceeded."),
+    (452, "4.7.1 Daily sending rate limit reached"),
+    # Greylisting, of Postgrey and milter-greylist: about one recipient's first mail
+    (450, "4.7.1 Greylisted, see http://postgrey.example.com/help"),
+    (451, "4.7.1 Greylisting in action, you come back too fast"),
+    (451, "4.7.1 Please try again later"),
+    # support.google.com/a/answer/3726730: what one user receives, whoever sends it
+    (450, "4.2.1 The user you are trying to contact is receiving mail too quickly."),
+    (450, "4.2.1 The user you are trying to contact is receiving mail at a rate\n4.2.1 that prevents more."),
+    (450, "4.2.2 mailbox is throttled"),
+    (450, "4.1.1 too many messages"),
+    # mx.yandex.ru
+    (451, "4.5.1 The recipient has exceeded their message rate limit. Try again later."),
+    # Not about mails: recipients of one, log-ins, TLS, a full disk
+    (452, "4.5.3 Too many recipients"),
+    (454, "4.7.0 Too many login attempts, please try again later."),
+    (454, "4.7.0 TLS not available due to local problem"),
+    (452, "4.3.1 Insufficient system storage"),
+    # For good: a slower rate cannot be the answer
+    (550, "5.7.1 rate limit exceeded"),
+    (250, "2.0.0 fine, too fast"),
+]
+
+
+@pytest.mark.parametrize("phase", NOT_ABOUT_RECIPIENT)
+@pytest.mark.parametrize(("code", "text"), TOO_FAST)
+def test_reply_of_a_provider_that_takes_less_mail_a_second_asks_to_slow_down(
+    phase: Phase, code: int, text: str
+) -> None:
+    assert classify(phase, code, text).verdict is SLOW_DOWN
+
+
+@pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.DATA])
+@pytest.mark.parametrize(("code", "text"), NOT_TOO_FAST)
+def test_reply_about_a_day_or_a_recipient_does_not_ask_to_slow_down(
+    phase: Phase, code: int, text: str
+) -> None:
+    assert classify(phase, code, text).verdict is RETRY
+
+
+@pytest.mark.parametrize("text", ["too fast", "Sender rate limit exceeded"])
+def test_words_take_no_doubt_away_after_the_dot(text: str) -> None:
+    assert classify(Phase.DOT, 421, text).verdict is IN_DOUBT
+    assert classify(Phase.DOT, 451, f"4.4.5 {text}").verdict is IN_DOUBT
+    assert classify(Phase.DOT, 250, text).verdict is SENT
+
+
 @pytest.mark.parametrize(
     ("code", "text", "verdict"),
     [
@@ -109,6 +181,9 @@ def test_reply_to_rcpt_rejects_only_with_evidence_about_the_recipient(
         (421, "4.3.2 shutting down", RETRY),
         (421, "4.7.0 too fast", SLOW_DOWN),
         (421, "4.7.28 too fast", SLOW_DOWN),
+        (454, "Throttling failure: Maximum sending rate exceeded.", SLOW_DOWN),
+        (454, "Throttling failure: Daily message quota exceeded.", RETRY),
+        (451, "4.7.500 Server busy", SLOW_DOWN),
         (421, "closing", IN_DOUBT),
         (421, "", IN_DOUBT),
         (421, "5.7.0 class and code disagree", IN_DOUBT),

@@ -75,6 +75,18 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _ABOUT_RECIPIENT = re.compile(r"5\.1\.(?!0*[78]$)\d+|5\.2\.\d+")
 _BARE_ABOUT_RECIPIENT = frozenset({550, 551, 553})
 
+# Providers that take less mail a second: Exchange Online's "Server busy", Gmail's "unusual rate of mail", and
+# the words of Amazon SES, Outlook.com, Postfix and Exim. A slower rate does not help against a spent quota,
+# nor against greylisting, or where it is the recipient (4.1.x, 4.2.x) who gets too much from everybody.
+_TOO_FAST_STATUS = frozenset({"4.7.28", "4.7.500"})
+_TOO_FAST = re.compile(
+    r"throttl|sending rate|rate.?(?:over)?limit|too (?:fast|quickly|much mail|many (?:messages|e?-?mails))",
+    re.IGNORECASE,
+)
+_NOT_THE_RATE = re.compile(
+    r"\bdaily\b|\bper day\b|\bquota\b|gr[ae]y-?list|\bthe (?:user|recipient)\b", re.IGNORECASE
+)
+
 _QUEUE_ID = r"([A-Za-z0-9][A-Za-z0-9._+/=-]{2,99})"
 _QUEUE_IDS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -106,9 +118,9 @@ def classify(
         return Outcome(_without_answer(phase), phase, None, None, _presentable(line))
     enhanced = _enhanced_code(lines[0])
     verdict = (
-        _after_dot(code, enhanced, ambiguous_after_dot)
+        _after_dot(code, enhanced, line, ambiguous_after_dot)
         if phase is Phase.DOT
-        else _before_dot(phase, code, enhanced)
+        else _before_dot(phase, code, enhanced, line)
     )
     queue_id = _queue_id(line) if verdict is Verdict.SENT else None
     return Outcome(verdict, phase, code, enhanced, _presentable(line), queue_id)
@@ -124,8 +136,8 @@ def _without_answer(phase: Phase) -> Verdict:
     return Verdict.IN_DOUBT if phase is Phase.DOT else Verdict.RETRY
 
 
-def _before_dot(phase: Phase, code: int, enhanced: str | None) -> Verdict:
-    if _asks_to_slow_down(code, enhanced):
+def _before_dot(phase: Phase, code: int, enhanced: str | None, line: str) -> Verdict:
+    if _asks_to_slow_down(code, enhanced, line):
         return Verdict.SLOW_DOWN
     if phase is Phase.RCPT and (
         _names_recipient(code, enhanced) or (enhanced is None and code in _BARE_ABOUT_RECIPIENT)
@@ -134,24 +146,28 @@ def _before_dot(phase: Phase, code: int, enhanced: str | None) -> Verdict:
     return Verdict.RETRY
 
 
-def _after_dot(code: int, enhanced: str | None, ambiguous: Verdict) -> Verdict:
+def _after_dot(code: int, enhanced: str | None, line: str, ambiguous: Verdict) -> Verdict:
     if 200 <= code <= 299:
         return Verdict.SENT
     if 500 <= code <= 599:
         # A bare 550 here mostly speaks of the message's content, so only an enhanced code is evidence.
         return Verdict.REJECTED if _names_recipient(code, enhanced) else Verdict.RETRY
     if 400 <= code <= 499:
-        if _asks_to_slow_down(code, enhanced):
-            return Verdict.SLOW_DOWN
         temporary = enhanced is not None and enhanced.startswith("4.")
         if (enhanced is not None and enhanced.startswith("4.4.")) or (code == 421 and not temporary):
             return ambiguous
-        return Verdict.RETRY
+        return Verdict.SLOW_DOWN if _asks_to_slow_down(code, enhanced, line) else Verdict.RETRY
     return Verdict.IN_DOUBT  # 3xx answers no dot: the two sides are out of step
 
 
-def _asks_to_slow_down(code: int, enhanced: str | None) -> bool:
-    return code == 421 and enhanced is not None and enhanced.startswith("4.7.")
+def _asks_to_slow_down(code: int, enhanced: str | None, line: str) -> bool:
+    if not 400 <= code <= 499:
+        return False
+    status = enhanced or ""
+    if status in _TOO_FAST_STATUS or (code == 421 and status.startswith("4.7.")):
+        return True
+    about_recipient = status.startswith(("4.1.", "4.2."))
+    return bool(_TOO_FAST.search(line)) and not about_recipient and not _NOT_THE_RATE.search(line)
 
 
 def _names_recipient(code: int, enhanced: str | None) -> bool:

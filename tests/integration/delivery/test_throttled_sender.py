@@ -221,6 +221,37 @@ def test_provider_that_says_too_fast_slows_the_sender_down_and_is_not_stopped(
     assert max(smtp_server.copies().values()) == 1
 
 
+@pytest.mark.parametrize(
+    ("phase", "code", "text"),
+    [
+        ("dot", 454, "Throttling failure: Maximum sending rate exceeded."),
+        ("rcpt", 451, "4.7.500 Server busy. Please try again later from [192.0.2.1]."),
+    ],
+)
+def test_provider_that_says_too_fast_in_its_own_words_is_not_stopped(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer, phase: str, code: int, text: str
+) -> None:
+    daily_run.include.write_campaign(connections=2)
+    daily_run.add_users(*range(1, 41))
+    smtp_server.on(phase, Reply(code, text), times=25)
+    sent = send(daily_run, mails_per_second=200)
+    assert (sent.sent, sent.refused_for_now, sent.stopped_by) == (15, 25, None)
+    assert stopped_providers(daily_run.ledger) == []
+    assert throttle_now(daily_run.ledger, SMTP).slowed_because == f"{phase}: {code} {text}"
+    assert len(smtp_server.dialogues) == 2
+
+
+def test_provider_whose_day_is_used_up_is_stopped_and_probed(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer
+) -> None:
+    daily_run.include.write_campaign(connections=2)
+    daily_run.add_users(*range(1, 41))
+    smtp_server.on("mail", Reply(454, "Throttling failure: Daily message quota exceeded."))
+    sent = send(daily_run, mails_per_second=200)
+    assert (sent.sent, sent.stopped_by) == (0, "provider_stopped")
+    assert throttle_now(daily_run.ledger, SMTP).slowed_at is None
+
+
 def test_provider_that_says_too_fast_ends_the_lane_where_there_is_no_rate(
     daily_run: DailyRun, smtp_server: ScriptedSmtpServer
 ) -> None:
