@@ -31,7 +31,10 @@ from lifecycle_emails.message_id import message_id
 from lifecycle_emails.throttle import Throttle
 
 PROFILES_AT_ONCE = 500
-"""Users whose variables are read from the source in one query."""
+"""Users whose variables are read from the source in one query, at most."""
+
+READ_AHEAD_SECONDS = 10.0
+"""Under a rate so many users as are mailed in this time: what was read long ago may no longer be so."""
 
 _Profile = tuple[str, dict[str, Any] | None]
 
@@ -55,6 +58,13 @@ class Keys:
 
     message_id_namespace: UUID
     address_hash_key: bytes
+
+
+def profiles_at_once(throttle: Throttle | None) -> int:
+    """How many users to read in one query. While they are mailed, as many are read ahead."""
+    if throttle is None or throttle.mails_per_second is None:
+        return PROFILES_AT_ONCE
+    return max(1, min(PROFILES_AT_ONCE, int(throttle.mails_per_second * READ_AHEAD_SECONDS)))
 
 
 class Mails:
@@ -133,14 +143,14 @@ class Mails:
             self._wake_all()
 
     def _read_all(self) -> None:
-        audience = self._tools.audience
+        audience, at_once = self._tools.audience, profiles_at_once(self._tools.throttle)
         with self._tools.connect_source() as source:
             for cohort, user_ids in self._due:
                 columns = audience.check(source, cohort)
                 # a variable that the query does not return at all is a mistake of files, not of a user
                 self._tools.templates.check_variables(columns.variables)
-                for start in range(0, len(user_ids), PROFILES_AT_ONCE):
-                    chunk = user_ids[start : start + PROFILES_AT_ONCE]
+                for start in range(0, len(user_ids), at_once):
+                    chunk = user_ids[start : start + at_once]
                     profiles = audience.profiles(source, cohort, chunk, columns)
                     if not self._hand_over([(user_id, profiles.get(user_id)) for user_id in chunk]):
                         return

@@ -57,6 +57,26 @@ def test_mails_arrive_at_most_at_the_rate(daily_run: DailyRun, smtp_server: Scri
     assert throttle_now(daily_run.ledger, SMTP).granted_today == 60
 
 
+def test_what_the_source_says_of_a_user_is_read_shortly_before_the_users_turn(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.delivery.mails.READ_AHEAD_SECONDS", 0.2)  # two mails
+    daily_run.include.write_campaign(connections=1)
+    daily_run.add_users(*range(11, 21))
+    daily_run.throttle = Throttle(mails_per_second=10)
+    limited = daily_run.plan()
+    thread = threading.Thread(target=lambda: daily_run.send(limited))
+    thread.start()
+    smtp_server.wait_until("dot")
+    daily_run.source.execute("DELETE FROM users WHERE user_id = 20")
+    daily_run.source.execute("UPDATE users SET full_name = 'Grace Example' WHERE user_id = 19")
+    thread.join(timeout=60)
+    assert daily_run.states()["20"] == "held/left_audience"
+    [last] = [one for one in smtp_server.accepted if one.reference == ("welcome", "19")]
+    assert b"Grace Example" in last.content
+    assert len(smtp_server.accepted) == 9
+
+
 def test_one_connection_is_enough_for_most_of_the_rate(daily_run: DailyRun, smtp_server) -> None:
     daily_run.include.write_campaign(connections=1)
     daily_run.add_users(*range(1, 11))
