@@ -19,7 +19,7 @@ def draw(panels: Mapping[str, Sequence[Contestant]], *, own: str, title: str) ->
     """
     rates = [run.rate for panel in panels.values() for one in panel for run in one.runs]
     lowest = 10 ** math.floor(math.log10(min(rates)))
-    highest = 10 ** math.ceil(math.log10(max(rates)))
+    highest = max(10 ** math.ceil(math.log10(max(rates))), 10 * lowest)  # all may be one power of ten
 
     def place(rate: float) -> float:
         share = math.log10(rate / lowest) / math.log10(highest / lowest)

@@ -45,3 +45,13 @@ def test_picture_writes_rates_as_people_do() -> None:
     root = ET.fromstring(draw(panels, own="few", title=""))  # noqa: S314  (our own)
 
     assert {"20,490", "1.8"} <= {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_picture_of_rates_that_are_all_one_power_of_ten_has_a_scale() -> None:
+    panels = {"": [contestant("sender", 1), contestant("smtplib", 1)]}
+
+    root = ET.fromstring(draw(panels, own="sender", title=""))  # noqa: S314  (our own)
+
+    svg = "{http://www.w3.org/2000/svg}"
+    assert [bar.get("width") for bar in root.findall(f"{svg}rect")[1:]] == ["0.0", "0.0"]
+    assert any("(100 to 1,000)" in (text.text or "") for text in root.iter(f"{svg}text"))
