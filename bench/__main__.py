@@ -21,12 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.airflow_stage import OPERATOR_STAGE, PACKAGE_STAGE, running_airflow
+from bench.arguments import MOST_CONNECTIONS, whole_number
 from bench.chart import draw
 from bench.contest import Contestant, named, ratio, table
 from bench.loops import LOOP, SOURCE, smtp_source
 from bench.peers import NODEMAILER, POST_OFFICE, Peers
-from bench.sender import SENDER, Ground, count_copies, figures, loops, own_senders, rounded
-from bench.sending_place import LEDGER_SETTINGS, ROOT, Load, make_include
+from bench.sender import (
+    SENDER,
+    SLOW,
+    Ground,
+    count_copies,
+    figures,
+    least_size,
+    loops,
+    own_senders,
+    rounded,
+)
+from bench.sending_place import LEDGER_SETTINGS, MOST_USERS, ROOT, Load, make_include
 from bench.sinks import postfix_program, running_sink
 from bench.variants import BY_STANDARD_LIBRARY, ONE_BY_ONE, WITHOUT_UPDATE
 from local_stack.errors import StackError
@@ -36,10 +47,15 @@ from local_stack.postgres import PostgresServer
 
 VARIANTS = (WITHOUT_UPDATE, ONE_BY_ONE, BY_STANDARD_LIBRARY)
 AIRFLOW_ROUNDS = 2
+LEAST_SIZE = least_size(Load.processes)
+PEERS_PART = 4
+"""Peers take long, and send so many times fewer mails."""
+STAGE_OF_SENT = 2
+"""The stage in Airflow sends so many times more mails than the sender: a task takes a second to start."""
 USERS_OF_OPERATORS = 60
 """An EmailOperator takes a second for what a sender does in less than a millisecond."""
-PLANNED_OF_SENT = 50
-"""Planning is measured with so many times more users: a million with the default size."""
+PLANNED_OF_SENT, LEAST_PLANNED, MOST_PLANNED = 50, 1_000, 1_000_000
+"""Planning is measured with so many times more users: a million with the default size, and never more."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +100,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m bench",
+        description=__doc__,
+        epilog=_sizes(),
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--size", type=int, default=20_000, help="mails of each contestant and round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--connections", type=int, default=32, help="SMTP connections of each own sender")
+    parser.add_argument(
+        "--size",
+        type=whole_number(LEAST_SIZE, MOST_USERS // STAGE_OF_SENT),
+        default=20_000,
+        help="mails of each contestant and round, see below (default: %(default)s)",
+    )
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="(default: %(default)s)")
+    parser.add_argument(
+        "--connections",
+        type=whole_number(1, MOST_CONNECTIONS),
+        default=32,
+        help="SMTP connections of each own sender",
+    )
     parser.add_argument("--peers", type=Path, help="compare with others too, installed into this folder")
     parser.add_argument("--folder", help="where databases and Airflow live; fsync is on")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "performance.svg")
     return parser.parse_args(arguments)
+
+
+def _sizes() -> str:
+    """What the size does to each part, for the help."""
+    slow = "\n".join(f"  {name}: SIZE / {SLOW[name]}" for name in VARIANTS if name in SLOW)
+    return f"""\
+mails a round, from SIZE (make bench SIZE=...):
+  smtp-source, smtplib, the sender and its other variants: SIZE
+{slow}
+  the peers, with --peers: SIZE / {PEERS_PART}
+  the send_batch stage in Airflow: {STAGE_OF_SENT} x SIZE, in at most {AIRFLOW_ROUNDS} rounds
+  EmailOperator: {USERS_OF_OPERATORS} users, whatever SIZE is
+users planned, once: {PLANNED_OF_SENT} x SIZE, but at least {LEAST_PLANNED:,} and at most {MOST_PLANNED:,}"""
 
 
 def _rounds(options: argparse.Namespace, peers: Peers | None) -> tuple[Tables, str]:
@@ -121,7 +163,7 @@ def _table(ground: Ground, peers: Peers | None, variants: Sequence[str] = ()) ->
     with ExitStack() as stack:
         contestants = loops(ground) + own_senders(ground, stack, variants)
         if peers is not None:
-            size = max(ground.load.size // 4, 1)
+            size = ground.load.size // PEERS_PART
             contestants += peers.contestants(
                 ground.folder, ground.server, ground.sink, size, ground.certificate
             )
@@ -134,7 +176,11 @@ def _table(ground: Ground, peers: Peers | None, variants: Sequence[str] = ()) ->
 def _airflow_table(ground: Ground) -> list[Contestant]:
     """The package's stage and mapped operators in Airflow, and smtp-source beside the running Airflow."""
     folder, sink = ground.folder / "stage", ground.sink
-    load = replace(ground.load, size=2 * ground.load.size, rounds=min(AIRFLOW_ROUNDS, ground.load.rounds))
+    load = replace(
+        ground.load,
+        size=STAGE_OF_SENT * ground.load.size,
+        rounds=min(AIRFLOW_ROUNDS, ground.load.rounds),
+    )
     folder.mkdir()
     make_include(folder, load, batches=1)
     with running_airflow(
@@ -153,9 +199,14 @@ def _airflow_table(ground: Ground) -> list[Contestant]:
     return contestants
 
 
+def planned_users(size: int) -> int:
+    """With how many users planning is measured, where others send ``size`` mails a round."""
+    return min(max(size * PLANNED_OF_SENT, LEAST_PLANNED), MOST_PLANNED)
+
+
 def _planning(options: argparse.Namespace) -> dict[str, Any]:
     """What `bench.planning` says of its largest cohort, in a process of its own."""
-    size = max(options.size * PLANNED_OF_SENT, 1000)
+    size = planned_users(options.size)
     command = [sys.executable, "-m", "bench.planning", "--size", str(size), "--campaigns", "1"]
     command += ["--folder", options.folder] if options.folder else []
     done = subprocess.run(

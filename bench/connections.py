@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.arguments import MOST_CONNECTIONS, real_number, whole_number
 from bench.contest import Contestant
 from bench.long_link import DelayingProxy
 from bench.sending_place import LEDGER_SETTINGS, Load, make_include, make_place, senders
@@ -22,9 +23,6 @@ from bench.sinks import running_sink
 from bench.variants import PACKAGE
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
-
-MOST = 256
-"""The most connections that a campaign's file may set."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,9 +69,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.connections", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--milliseconds", type=float, default=50, help="of a round trip")
-    parser.add_argument("--mails", type=int, default=40, help="for each connection")
-    parser.add_argument("--most", type=int, default=MOST, help="the largest number of connections")
+    parser.add_argument("--milliseconds", type=real_number(0), default=50, help="of a round trip")
+    parser.add_argument("--mails", type=whole_number(1), default=40, help="for each connection")
+    parser.add_argument(
+        "--most",
+        type=whole_number(1, MOST_CONNECTIONS),
+        default=MOST_CONNECTIONS,
+        help="the largest number of connections",
+    )
     return parser.parse_args(arguments)
 
 

@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.airflow_stage import BenchedAirflow, DailyRun, running_airflow
+from bench.arguments import MOST_CONNECTIONS, whole_number
 from bench.loops import SOURCE, smtp_source
-from bench.sending_place import LEDGER_SETTINGS, Load, make_include
+from bench.sending_place import LEDGER_SETTINGS, MOST_USERS, Load, make_include
 from bench.sinks import Sink, postfix_program, running_sink
 from local_stack.errors import StackError
 from local_stack.ports import free_port
@@ -69,9 +70,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.million", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=MILLION, help="users of the day")
-    parser.add_argument("--slots", type=int, default=2, help="sending tasks at once")
-    parser.add_argument("--connections", type=int, default=32, help="SMTP connections of each task")
+    parser.add_argument("--size", type=whole_number(1, MOST_USERS), default=MILLION, help="users of the day")
+    parser.add_argument("--slots", type=whole_number(1), default=2, help="sending tasks at once")
+    parser.add_argument(
+        "--connections",
+        type=whole_number(1, MOST_CONNECTIONS),
+        default=32,
+        help="SMTP connections of each task",
+    )
     parser.add_argument("--folder", help="where databases and Airflow live; fsync is on")
     return parser.parse_args(arguments)
 

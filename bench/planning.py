@@ -28,6 +28,7 @@ from typing import Any
 import psycopg
 import yaml
 
+from bench.arguments import whole_number
 from bench.planning_history import CAMPAIGNS, DAYS, load_history
 from bench.planning_process import Meter
 from bench.storage_layouts import Layout
@@ -118,8 +119,6 @@ class Place:
         These come from the middle, so that the cap must look at four old sends of each and refuses none. Call
         `go_on_with_newcomers` for users whom the ledger has never seen.
         """
-        if sends // len(CAMPAIGNS) < 2 * planned + DAYS:
-            raise ValueError(f"a history of {sends:,} sends has too few users for {planned:,} to be planned")
         started = time.perf_counter()
         last = self._day - timedelta(days=1)
         users = load_history(self.ledger, self._user_id, sends, last=last, first_user=_FIRST_USER)
@@ -214,13 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server.start()
         growth: list[tuple[int, Planned]] = []
         figures: dict[str, Any] = {}
-        with_history = [history for history in options.history if history]
-        places = {h: Place(server, f"history{h}", options.ids, include) for h in [0, *with_history]}
-        for history in with_history:
+        places = {h: Place(server, f"history{h}", options.ids, include) for h in [0, *options.history]}
+        for history in options.history:
             places[history].load_history(history, options.size * options.rounds)
-        for users in (KNOWN_USERS, NEWCOMERS) if with_history else (NEWCOMERS,):
+        for users in (KNOWN_USERS, NEWCOMERS) if options.history else (NEWCOMERS,):
             turns = list(_in_turns(places, users, options))
-            for history in with_history:
+            for history in options.history:
                 key = f"history_{history}_{users.replace(' ', '_')}"
                 figures[key] = history_figures(turns, history, users)
             growth += turns
@@ -256,24 +254,36 @@ def _sizes(size: int) -> list[int]:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.planning", description=__doc__)
     parser.add_argument(
-        "--size", type=int, default=1_000_000, help="users of the largest cohort; also a 10th, a 100th"
+        "--size",
+        type=whole_number(1),
+        default=1_000_000,
+        help="users of the largest cohort; also a 10th, a 100th",
     )
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=whole_number(1), default=1)
     parser.add_argument(
         "--history",
-        type=int,
+        type=whole_number(least_history(1)),
         nargs="*",
         default=[],
         help="sends in the ledger before; planned in turns with a ledger that has none",
     )
-    parser.add_argument("--campaigns", type=int, default=50)
+    parser.add_argument("--campaigns", type=whole_number(1), default=50)
     parser.add_argument(
         "--ids", choices=IDS, default="bigint", help="user ids: in order of sign-up, or random"
     )
     parser.add_argument("--queries", action="store_true", help="show every query of the plan")
     parser.add_argument("--folder", help="where the databases lie")
-    parser.add_argument("--port", type=int, help="port of the server")
-    return parser.parse_args(arguments)
+    parser.add_argument("--port", type=whole_number(1, 65535), help="port of the server")
+    options = parser.parse_args(arguments)
+    least = least_history(options.size * options.rounds)
+    if min(options.history, default=least) < least:
+        parser.error(f"argument --history: it is at least {least:,} with this size and so many rounds")
+    return options
+
+
+def least_history(planned: int) -> int:
+    """The fewest sends whose users are twice as many as are ``planned``, and more by one for each day."""
+    return len(CAMPAIGNS) * (2 * planned + DAYS)
 
 
 def _include(folder: Path, campaigns: int) -> Path:

@@ -18,9 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.arguments import MOST_CONNECTIONS, whole_number
 from bench.contest import Contestant, named, ratio, table
 from bench.loops import LOOP, SOURCE, bare_smtplib, example_message, smtp_source
-from bench.sending_place import CAMPAIGN, LEDGER_SETTINGS, Load, make_include, make_place, senders
+from bench.sending_place import (
+    CAMPAIGN,
+    LEDGER_SETTINGS,
+    MOST_USERS,
+    Load,
+    make_include,
+    make_place,
+    senders,
+)
 from bench.sinks import Sink, postfix_program, recipients, running_sink
 from bench.variants import BY_STANDARD_LIBRARY, NEVER_WAITS, ONE_BY_ONE, PACKAGE, VARIANTS, WITHOUT_UPDATE
 from local_stack.loopback_certificate import make_certificate
@@ -76,16 +85,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--size", type=int, default=20_000, help="mails of each contestant and round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=2, help="senders at once")
-    parser.add_argument("--connections", type=int, default=32, help="SMTP connections of each sender")
+    parser.add_argument(
+        "--size",
+        type=whole_number(least_size(1), MOST_USERS),
+        default=20_000,
+        help="mails of each contestant and round",
+    )
+    parser.add_argument("--rounds", type=whole_number(1), default=3)
+    parser.add_argument("--processes", type=whole_number(1), default=2, help="senders at once")
+    parser.add_argument(
+        "--connections",
+        type=whole_number(1, MOST_CONNECTIONS),
+        default=32,
+        help="SMTP connections of each sender",
+    )
     parser.add_argument("--only", nargs="*", help="names of contestants; all of them when left out")
     parser.add_argument("--other", type=Path, help="folder with another lifecycle_emails to compare with")
     parser.add_argument("--tls", action="store_true", help="after STARTTLS, to the built-in sink")
     parser.add_argument("--folder", help="where the ledger's database lies; fsync is on")
-    parser.add_argument("--port", type=int, help="port of the ledger's database")
-    return parser.parse_args(arguments)
+    parser.add_argument("--port", type=whole_number(1, 65535), help="port of the ledger's database")
+    options = parser.parse_args(arguments)
+    least = least_size(options.processes)
+    if options.size < least:
+        parser.error(f"argument --size: it is at least {least} with {options.processes} processes")
+    return options
+
+
+def least_size(processes: int) -> int:
+    """The fewest mails with which each of so many processes has one to send, in slow variants too."""
+    return max(SLOW.values()) * processes
 
 
 def loops(ground: Ground) -> list[Contestant]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ CAMPAIGN = "bench"
 NO_CAP = (CapRule("no_cap", 1000, timedelta(days=1)),)
 LEDGER_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
 MOST_PER_BATCH = 10_000
+MOST_USERS = 10_000_000
+"""The most users of a day: those of the next day are numbered from there on."""
 _ADD_USERS = """
 INSERT INTO users (user_id, email, full_name, created_at)
 SELECT
-    %(day)s * 10000000 + n,
+    %(day)s::bigint * %(most)s + n,
     'user' || n || '@example.com',
     CASE n %% 10 WHEN 0 THEN 'Zoë ' ELSE 'Ada ' END || md5(n::text),
     date_trunc('day', now()) - make_interval(days => 4 + %(day)s) + interval '1 hour'
@@ -95,7 +98,7 @@ def add_users(source: psycopg.Connection[Any], sizes: Sequence[int]) -> None:
     """Give the source so many users on each day, from four days ago backwards; see `cohort_day`."""
     example_app.create_table(source)
     for day, size in enumerate(sizes):
-        source.execute(_ADD_USERS, {"day": day, "size": size})
+        source.execute(_ADD_USERS, {"day": day, "size": size, "most": MOST_USERS})
     source.execute("ANALYZE users")
 
 
@@ -190,9 +193,13 @@ def _planned(place: Place, day: date, load: Load) -> list[Group]:
         ledger.execute("VACUUM ANALYZE lifecycle.sends")
         ledger.execute("CHECKPOINT")
     batches = [batch for group in limited.groups for batch in group.batches]
-    share = -(-len(batches) // load.processes)
-    parts = [tuple(batches[start : start + share]) for start in range(0, len(batches), share)]
-    return [Group(part, load.size // load.processes) for part in parts]
+    return [Group(part, load.size // load.processes) for part in dealt_out(batches, load.processes)]
+
+
+def dealt_out(batches: Sequence[int], processes: int) -> list[tuple[int, ...]]:
+    """The batches in as many parts as there are processes, none empty where there are batches enough."""
+    ends = [len(batches) * number // processes for number in range(processes + 1)]
+    return [tuple(batches[start:end]) for start, end in pairwise(ends)]
 
 
 def _tell(process: subprocess.Popen[str], group: Group) -> None:

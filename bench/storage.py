@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from bench.arguments import whole_number
 from bench.storage_layouts import Layout, Plan, Users, text
 from bench.storage_plans import whole_table_scans
 from lifecycle_emails.ledger.session import LedgerConnection
@@ -75,12 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.storage", description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of history (default: %(default)s)")
     parser.add_argument(
-        "--group", type=int, default=64, help="users in one gate group (default: %(default)s)"
+        "--rows",
+        type=whole_number(2 * COHORTS),
+        default=10_000_000,
+        help="rows of history (default: %(default)s)",
     )
     parser.add_argument(
-        "--repetitions", type=int, default=3, help="cohorts planned and sent (default: %(default)s)"
+        "--group", type=whole_number(1), default=64, help="users in one gate group (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repetitions",
+        type=whole_number(1, MONTH),
+        default=3,
+        help="cohorts planned and sent (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON object to FILE too")
     parser.add_argument(
@@ -94,10 +103,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="leave the server running, to look at plans; the next run removes it",
     )
-    options = parser.parse_args(arguments)
-    if options.rows < 2 * COHORTS or options.group < 1 or not 1 <= options.repetitions <= MONTH:
-        parser.error(f"--rows is at least {2 * COHORTS}, --group at least 1, --repetitions 1 to {MONTH}")
-    return options
+    return parser.parse_args(arguments)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.arguments import MOST_CONNECTIONS, real_number, whole_number
 from lifecycle_emails.ledger.migration import migrate
 from local_stack import example_app
 from local_stack.ports import free_port
@@ -54,12 +55,7 @@ class Figures:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--rate", type=float, default=14, help="mails per second")
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--connections", type=int, default=4, help="SMTP connections of each worker")
-    options = parser.parse_args(arguments)
+    options = _options(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -69,6 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(*run(folder, server, options))
         finally:
             server.remove()
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.throttle", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seconds", type=real_number(1), default=120)
+    parser.add_argument("--rate", type=real_number(0.1, 10_000), default=14, help="mails per second")
+    parser.add_argument("--workers", type=whole_number(1, 16), default=4)
+    parser.add_argument(
+        "--connections",
+        type=whole_number(1, MOST_CONNECTIONS),
+        default=4,
+        help="SMTP connections of each worker",
+    )
+    options = parser.parse_args(arguments)
+    if options.rate * options.seconds < PARTS:
+        parser.error(
+            f"argument --seconds: it is at least {PARTS / options.rate:g} with this rate, so that every tenth"
+            " of the time has a mail"
+        )
+    return options
 
 
 def run(folder: Path, server: PostgresServer, options: argparse.Namespace) -> tuple[Figures, list[Accepted]]:

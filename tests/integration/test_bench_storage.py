@@ -32,9 +32,3 @@ def test_storage_comparison_ends_with_one_json_object_and_leaves_no_data(
         assert all(figures[name][f"{step}_seconds"] > 0 for step in storage.STEPS)
     assert figures["unpartitioned"]["bytes"]["keys"] == 0 < figures["partitioned"]["bytes"]["keys"]
     assert list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("arguments", [["--rows", "100"], ["--group", "0"], ["--repetitions", "31"]])
-def test_storage_comparison_refuses_sizes_it_cannot_measure(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit):
-        storage.main(arguments)
