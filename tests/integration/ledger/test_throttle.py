@@ -33,6 +33,11 @@ def ledger(ledger_database: str):
         yield connection
 
 
+def last_grant(ledger) -> datetime:
+    (at,) = ledger.execute("SELECT last_grant_at FROM lifecycle.throttles").fetchone()
+    return at
+
+
 def at_once(count: int, work: Callable[[int], None]) -> None:
     barrier = threading.Barrier(count)
     errors: list[Exception] = []
@@ -74,8 +79,7 @@ def test_grants_of_sixteen_at_once_are_all_different_moments(ledger, ledger_data
     began = ledger.execute("SELECT clock_timestamp()").fetchone()[0]
     at_once(16, take)
     assert sum(counts) == 301
-    (end,) = ledger.execute("SELECT next_free_at FROM lifecycle.throttles").fetchone()
-    assert end - began >= timedelta(seconds=3.01)
+    assert last_grant(ledger) - began >= timedelta(seconds=3)
     now = throttle_now(ledger, SMTP)
     assert (now.granted_today, now.day_is_used_up) == (301, True)
     assert "301 of 301 mails of" in now.words(SMTP)
@@ -87,12 +91,11 @@ def test_nobody_is_granted_a_moment_further_off_than_five_seconds(ledger) -> Non
     assert (taken.count, taken.refused_by) == (LONGEST_WAIT_SECONDS * 2 + 1, "rate")
     again = take_grants(ledger, SMTP, 1)
     assert (again.count, again.refused_by) == (0, "rate")
-    (end,) = ledger.execute("SELECT next_free_at FROM lifecycle.throttles").fetchone()
-    assert again.ask_again == end > datetime.now(UTC) + timedelta(seconds=5)
+    assert again.ask_again == last_grant(ledger) + timedelta(seconds=1 / 2)
+    assert again.ask_again > datetime.now(UTC) + timedelta(seconds=5)
 
 
 def test_day_is_that_of_the_connections_own_time_zone_and_its_end_divides_a_group(ledger) -> None:
-    """Put next_free_at just before the zone's midnight: the group ends there, the next one counts anew."""
     state_throttle(ledger, SMTP, Throttle(mails_per_second=10, mails_per_day=5, timezone="Asia/Kathmandu"))
     taken = take_grants(ledger, SMTP, 3)
     assert taken.count == 3
@@ -136,7 +139,7 @@ def test_what_was_granted_survives_new_terms_and_is_never_taken_back(ledger) -> 
     take_grants(ledger, SMTP, 4)
     state_throttle(ledger, SMTP, Throttle(mails_per_second=100, mails_per_day=5))
     assert take_grants(ledger, SMTP, 4).count == 1
-    for change in ("granted = 0", "next_free_at = '-infinity'"):
+    for change in ("granted = 0", "last_grant_at = '-infinity'"):
         with pytest.raises(psycopg.IntegrityError, match="a grant is never taken back"):
             ledger.execute(f"UPDATE lifecycle.throttles SET {change}")
     with pytest.raises(psycopg.IntegrityError, match="counts would begin anew"):
@@ -156,12 +159,90 @@ def test_moments_granted_one_by_one_are_not_nearer_than_the_rate_allows(ledger) 
     """A time stamp has microseconds; a third of one that is dropped each time would be mails in an hour."""
     state_throttle(ledger, SMTP, Throttle(mails_per_second=300))
     take_grants(ledger, SMTP, 1200)  # so that no moment below is now
-    free_at = "SELECT next_free_at FROM lifecycle.throttles"
-    (before,) = ledger.execute(free_at).fetchone()
+    before = last_grant(ledger)
     for _ in range(30):
         assert take_grants(ledger, SMTP, 1).count == 1
-    (after,) = ledger.execute(free_at).fetchone()
-    assert after - before >= timedelta(seconds=30 / 300)
+    assert last_grant(ledger) - before >= timedelta(seconds=30 / 300)
+
+
+def test_edited_rate_holds_from_the_last_grant_on(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=0.001))
+    take_grants(ledger, SMTP, 1)
+    before = last_grant(ledger)
+    assert take_grants(ledger, SMTP, 1).count == 0
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=2))
+    granted = take_grants(ledger, SMTP, 1)
+    assert granted.count == 1
+    assert granted.first <= uptime() + 1 / 2
+    assert last_grant(ledger) - before >= timedelta(seconds=1 / 2)
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=0.1))
+    refused = take_grants(ledger, SMTP, 1)
+    assert (refused.count, refused.refused_by) == (0, "rate")
+    assert refused.ask_again > datetime.now(UTC) + timedelta(seconds=9)
+
+
+def clock_was_ahead(ledger, days: int) -> None:
+    """Leave behind what a grant leaves that was taken while the server's clock was wrong."""
+    ledger.execute(
+        "UPDATE lifecycle.throttles SET last_grant_at = now() + make_interval(days => %(days)s),"
+        " day = (now() AT TIME ZONE 'UTC')::date + %(days)s",
+        {"days": days},
+    )
+
+
+def test_grant_of_a_clock_that_was_far_ahead_keeps_nobody_waiting(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=10, mails_per_day=4))
+    take_grants(ledger, SMTP, 2)
+    clock_was_ahead(ledger, 30)
+    today = datetime.now(UTC).date()
+    now = throttle_now(ledger, SMTP)
+    assert (now.day, now.granted_today) == (today, 2)
+    granted = take_grants(ledger, SMTP, 3)
+    assert (granted.count, granted.refused_by) == (2, "daily_maximum")
+    assert granted.first <= uptime() + 1 / 10
+    assert take_grants(ledger, SMTP, 1).refused_by == "daily_maximum"
+    ledger.execute("UPDATE lifecycle.throttles SET day = day - 1")
+    assert take_grants(ledger, SMTP, 1).count == 1
+
+
+def test_day_that_a_wrong_clock_used_up_is_counted_as_today_and_tomorrow_begins_anew(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=10, mails_per_day=4))
+    take_grants(ledger, SMTP, 4)
+    clock_was_ahead(ledger, 30)
+    refused = take_grants(ledger, SMTP, 1)
+    assert (refused.count, refused.refused_by) == (0, "daily_maximum")
+    assert refused.ask_again < datetime.now(UTC) + timedelta(days=1)
+    ledger.execute("UPDATE lifecycle.throttles SET day = day - 1")
+    assert take_grants(ledger, SMTP, 1).count == 1
+
+
+def test_connection_with_a_low_rate_comes_free_after_one_spacing_when_the_clock_was_ahead(ledger) -> None:
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=0.1))
+    take_grants(ledger, SMTP, 1)
+    clock_was_ahead(ledger, 30)
+    first = take_grants(ledger, SMTP, 1)
+    assert (first.count, first.refused_by) == (0, "rate")
+    assert first.ask_again < datetime.now(UTC) + timedelta(seconds=10)
+    assert take_grants(ledger, SMTP, 1).ask_again == first.ask_again
+
+
+@pytest.mark.parametrize(("ahead", "back_to"), [("50 s", "49 s"), ("70 s", "-1 s")])
+def test_last_grant_is_put_back_only_where_a_wrong_clock_put_it_and_not_before_now(
+    ledger, ahead: str, back_to: str
+) -> None:
+    """A clock put back by seconds makes nobody's moment anew: what it granted is still being sent."""
+    state_throttle(ledger, SMTP, Throttle(mails_per_second=10))
+    put = "UPDATE lifecycle.throttles SET last_grant_at = now() + %s::interval"
+    ledger.execute(put, [ahead])
+    before = last_grant(ledger)
+    with pytest.raises(psycopg.IntegrityError, match="a grant is never taken back"):
+        ledger.execute(put, [back_to])
+    granted = take_grants(ledger, SMTP, 1)
+    if ahead == "50 s":
+        assert (granted.count, last_grant(ledger)) == (0, before)
+    else:
+        assert granted.count == 1
+        assert granted.first <= uptime() + 1 / 10
 
 
 def test_rate_that_was_slowed_stays_a_rate_where_the_clock_was_put_back(ledger) -> None:

@@ -1,8 +1,8 @@
 -- The throttle: what an SMTP connection's provider takes, and what was granted of it, for all tasks on all workers.
 
 -- One row per throttled SMTP connection. The terms are those of throttles.yaml as the last task that started read them;
--- the rest counts. Grants are moves of next_free_at: whoever moves it by k times the spacing may begin k mails, the first
--- at its old value.
+-- the rest counts. Grants are moves of last_grant_at: whoever moves it by k times the spacing may begin k mails, the last
+-- at its new value.
 CREATE TABLE lifecycle.throttles (
     smtp_conn_id text COLLATE "C" PRIMARY KEY,
     mails_per_second double precision,
@@ -11,7 +11,8 @@ CREATE TABLE lifecycle.throttles (
     warm_up_first_day date,
     warm_up_mails_per_day integer[],
     connections integer,
-    next_free_at timestamptz NOT NULL DEFAULT '-infinity',
+    -- the next moment is one spacing of the rate in force then later
+    last_grant_at timestamptz NOT NULL DEFAULT '-infinity',
     -- grants of `day`, a calendar day in `timezone`; a grant that no mail was sent by counts
     day date,
     granted integer NOT NULL DEFAULT 0,
@@ -27,9 +28,17 @@ CREATE TABLE lifecycle.throttles (
     CONSTRAINT throttle_grants_are_counted CHECK (granted >= 0)
 ) WITH (fillfactor = 50);
 
+-- The last moment granted, as of a moment: nothing is granted further ahead than five seconds (LONGEST_WAIT_SECONDS of
+-- ledger/throttle.py), so what lies more than a minute ahead was granted by a wrong clock, and would keep everybody waiting.
+-- It counts as now. A clock that was put back by less is waited for, since what it granted is still being sent.
+CREATE FUNCTION lifecycle.last_grant(throttle lifecycle.throttles, moment timestamptz)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+SELECT CASE WHEN throttle.last_grant_at > moment + interval '1 min' THEN moment ELSE throttle.last_grant_at END
+$$;
+
 -- What was granted stays granted, or the same moments could be given twice.
 CREATE TRIGGER throttle_never_grants_twice BEFORE UPDATE ON lifecycle.throttles FOR EACH ROW
-WHEN (NEW.next_free_at < OLD.next_free_at OR (NEW.day = OLD.day AND NEW.granted < OLD.granted))
+WHEN (NEW.last_grant_at < lifecycle.last_grant(OLD, now()) OR (NEW.day = OLD.day AND NEW.granted < OLD.granted))
 EXECUTE FUNCTION lifecycle.refuse('a grant is never taken back');
 
 CREATE TRIGGER throttle_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.throttles FOR EACH STATEMENT
@@ -65,14 +74,23 @@ SELECT least(
 )
 $$;
 
--- For people: every throttle as it stands now. A day that was counted does not come back, see take_grants.
+-- The day that a grant of a moment counts for: never back to an earlier one, as by another zone or a clock put back, whose
+-- mails would be counted anew. A day further ahead than two zones can be apart was counted by a wrong clock, and its grants
+-- count for the moment's own day.
+CREATE FUNCTION lifecycle.day_of_grants(throttle lifecycle.throttles, moment timestamptz)
+RETURNS date LANGUAGE sql STABLE AS $$
+SELECT CASE WHEN throttle.day > local.day + 2 THEN local.day ELSE greatest(local.day, throttle.day) END
+FROM (SELECT (moment AT TIME ZONE throttle.timezone)::date AS day) AS local
+$$;
+
+-- For people: every throttle as it stands now.
 CREATE VIEW lifecycle.throttles_now AS
 SELECT
     t.smtp_conn_id,
     t.mails_per_second,
     lifecycle.effective_rate(t, now()) AS effective_rate,
     today.day,
-    CASE WHEN t.day = today.day THEN t.granted ELSE 0 END AS granted_today,
+    CASE WHEN t.day >= today.day THEN t.granted ELSE 0 END AS granted_today,
     lifecycle.daily_maximum(t, today.day) AS daily_maximum,
     t.timezone,
     t.connections,
@@ -84,4 +102,4 @@ SELECT
     t.slowed_at,
     t.slowed_because
 FROM lifecycle.throttles AS t
-CROSS JOIN LATERAL (SELECT greatest((now() AT TIME ZONE t.timezone)::date, t.day) AS day) AS today;
+CROSS JOIN LATERAL (SELECT lifecycle.day_of_grants(t, now()) AS day) AS today;

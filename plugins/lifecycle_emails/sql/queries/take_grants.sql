@@ -13,6 +13,7 @@ offered AS MATERIALIZED (
     SELECT
         timed.moment,
         paced.rate,
+        last.at AS last_at,
         first.at AS first_at,
         today.day,
         (today.day + 1)::timestamp AT TIME ZONE (timed.throttle).timezone AS day_ends,
@@ -23,16 +24,16 @@ offered AS MATERIALIZED (
         END AS by_wait
     FROM timed
     CROSS JOIN LATERAL (SELECT lifecycle.effective_rate(timed.throttle, timed.moment) AS rate) AS paced
+    CROSS JOIN LATERAL (SELECT lifecycle.last_grant(timed.throttle, timed.moment) AS at) AS last
+    -- up to the next whole microsecond: rounded down, each grant would be a little too early
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN paced.rate IS NULL THEN timed.moment ELSE greatest((timed.throttle).next_free_at, timed.moment) END
-            AS at
+        SELECT CASE WHEN paced.rate IS NULL THEN timed.moment
+            ELSE greatest(last.at + make_interval(secs => ceil(1000000 / paced.rate) / 1000000), timed.moment)
+        END AS at
     ) AS first
-    -- never back to an earlier day, as by another zone or a clock put back: its mails would be counted anew
+    CROSS JOIN LATERAL (SELECT lifecycle.day_of_grants(timed.throttle, first.at) AS day) AS today
     CROSS JOIN LATERAL (
-        SELECT greatest((first.at AT TIME ZONE (timed.throttle).timezone)::date, (timed.throttle).day) AS day
-    ) AS today
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN (timed.throttle).day = today.day THEN (timed.throttle).granted ELSE 0 END AS granted
+        SELECT CASE WHEN (timed.throttle).day >= today.day THEN (timed.throttle).granted ELSE 0 END AS granted
     ) AS counted
 ),
 given AS MATERIALIZED (
@@ -44,12 +45,12 @@ given AS MATERIALIZED (
     FROM offered AS o
 )
 UPDATE lifecycle.throttles AS t
-SET next_free_at = CASE
-        WHEN g.grants = 0 OR g.rate IS NULL THEN t.next_free_at
-        -- up to the next whole microsecond: rounded down, each grant would be a little too early
-        ELSE g.first_at + make_interval(secs => ceil(g.grants / g.rate * 1000000) / 1000000)
+SET last_grant_at = CASE
+        WHEN g.rate IS NULL THEN t.last_grant_at
+        WHEN g.grants = 0 THEN g.last_at
+        ELSE g.first_at + make_interval(secs => ceil((g.grants - 1) / g.rate * 1000000) / 1000000)
     END,
-    day = CASE WHEN g.grants = 0 THEN t.day ELSE g.day END,
+    day = CASE WHEN g.grants = 0 THEN least(t.day, g.day) ELSE g.day END,
     granted = CASE WHEN g.grants = 0 THEN t.granted ELSE g.granted + g.grants END
 FROM given AS g
 WHERE t.smtp_conn_id = %(smtp_conn_id)s
