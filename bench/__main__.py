@@ -41,6 +41,7 @@ from bench.sending_place import LEDGER_SETTINGS, MOST_USERS, ROOT, Load, make_in
 from bench.sinks import postfix_program, running_sink
 from bench.variants import BY_STANDARD_LIBRARY, ONE_BY_ONE, WITHOUT_UPDATE
 from local_stack.errors import StackError
+from local_stack.interruption import sigterm_interrupts
 from local_stack.loopback_certificate import make_certificate
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
@@ -209,16 +210,16 @@ def _planning(options: argparse.Namespace) -> dict[str, Any]:
     size = planned_users(options.size)
     command = [sys.executable, "-m", "bench.planning", "--size", str(size), "--campaigns", "1"]
     command += ["--folder", options.folder] if options.folder else []
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said, _ = process.communicate()
+        finally:  # killed, as subprocess.run would do it, it would leave its server behind
+            process.terminate()
+            process.wait()
+    if process.returncode != 0:
         raise StackError("Planning could not be measured; its error stands above.")
-    planned: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])["planned"]
+    planned: list[dict[str, Any]] = json.loads(said.splitlines()[-1])["planned"]
     return max(planned, key=lambda one: int(one["size"]))
 
 
@@ -253,4 +254,5 @@ def _figures(tables: Tables, planning: dict[str, Any], seconds: float) -> dict[s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

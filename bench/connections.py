@@ -21,6 +21,7 @@ from bench.long_link import DelayingProxy
 from bench.sending_place import LEDGER_SETTINGS, Load, make_include, make_place, senders
 from bench.sinks import running_sink
 from bench.variants import PACKAGE
+from local_stack.interruption import sigterm_interrupts
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 
@@ -81,4 +82,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

@@ -20,6 +20,7 @@ from bench.loops import SOURCE, smtp_source
 from bench.sending_place import LEDGER_SETTINGS, MOST_USERS, Load, make_include
 from bench.sinks import Sink, postfix_program, running_sink
 from local_stack.errors import StackError
+from local_stack.interruption import sigterm_interrupts
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 
@@ -102,4 +103,5 @@ def _smtp_source(sink: Sink) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

@@ -33,6 +33,7 @@ from bench.planning_history import CAMPAIGNS, DAYS, load_history
 from bench.planning_process import Meter
 from bench.storage_layouts import Layout
 from lifecycle_emails.ledger.migration import migrate
+from local_stack.interruption import sigterm_interrupts
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 
@@ -381,4 +382,5 @@ def text(name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with sigterm_interrupts():
+        main()

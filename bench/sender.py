@@ -32,6 +32,7 @@ from bench.sending_place import (
 )
 from bench.sinks import Sink, postfix_program, recipients, running_sink
 from bench.variants import BY_STANDARD_LIBRARY, NEVER_WAITS, ONE_BY_ONE, PACKAGE, VARIANTS, WITHOUT_UPDATE
+from local_stack.interruption import sigterm_interrupts
 from local_stack.loopback_certificate import make_certificate
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
@@ -207,4 +208,5 @@ def _include(ground: Ground) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    with sigterm_interrupts():
+        main()

@@ -26,6 +26,7 @@ from bench.arguments import whole_number
 from bench.storage_layouts import Layout, Plan, Users, text
 from bench.storage_plans import whole_table_scans
 from lifecycle_emails.ledger.session import LedgerConnection
+from local_stack.interruption import sigterm_interrupts
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 
@@ -111,8 +112,8 @@ def _server(folder: Path, *, keep: bool) -> Iterator[PostgresServer]:
     folder = folder / "bench-storage"
     PostgresServer(folder, free_port()).remove()  # what a killed measurement left
     server = PostgresServer(folder, free_port(), SERVER)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         if keep:
@@ -305,4 +306,5 @@ def show(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

@@ -23,6 +23,7 @@ from pathlib import Path
 from bench.arguments import MOST_CONNECTIONS, real_number, whole_number
 from lifecycle_emails.ledger.migration import migrate
 from local_stack import example_app
+from local_stack.interruption import sigterm_interrupts
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 from tests.daily_run import DailyRun
@@ -201,4 +202,5 @@ def _report(figures: Figures, accepted: Sequence[Accepted]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

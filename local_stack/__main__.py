@@ -6,11 +6,10 @@ import sys
 
 from local_stack.airflow_environment import USERNAME, AirflowSecrets, command_environment
 from local_stack.errors import StackError
+from local_stack.interruption import INTERRUPTED, sigterm_interrupts
 from local_stack.processes import only_one
 from local_stack.settings import Settings
 from local_stack.stack import LocalStack, send_one_day
-
-INTERRUPTED = 130
 
 
 def main() -> int:
@@ -87,4 +86,5 @@ def _print_links(stack: LocalStack) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

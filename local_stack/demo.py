@@ -14,13 +14,13 @@ from datetime import UTC, datetime, timedelta
 from local_stack.airflow_api import AirflowApi, Run
 from local_stack.demo_figures import Figures, read_figures
 from local_stack.errors import StackError
+from local_stack.interruption import INTERRUPTED, sigterm_interrupts
 from local_stack.processes import only_one
 from local_stack.settings import Settings
 from local_stack.stack import CAMPAIGNS, LocalStack, send_one_day
 
 FOLLOW_UP = CAMPAIGNS[0]
 BACKFILL_DAYS = 7
-INTERRUPTED = 130
 
 
 def main() -> int:
@@ -133,4 +133,5 @@ def _say(figures: Figures, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import select
-import signal
 import socket
 import struct
 import sys
@@ -27,6 +26,7 @@ from types import TracebackType
 from lifecycle_emails.delivery.reply import Verdict
 from lifecycle_emails.delivery.smtp_session import SmtpSession, SmtpSettings
 from lifecycle_emails.errors import DeliveryError
+from local_stack.interruption import sigterm_interrupts
 from local_stack.ports import LOOPBACK
 from reliability.postfix import Postfix, running_postfix, why_postfix_cannot_run
 
@@ -274,6 +274,5 @@ def _settings(port: int) -> SmtpSettings:
 
 
 if __name__ == "__main__":
-    # an exit, so that Postfix is stopped and its folder removed when this is ended by a time-out
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    with sigterm_interrupts():  # so that Postfix is stopped and its folder removed at the end of a time-out
+        sys.exit(main())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
+from local_stack.interruption import sigterm_interrupts
 from reliability.fault_bench.bench import (
     BLOCK,
     Block,
@@ -259,13 +259,6 @@ def _show_mutant(result: MutantResult) -> None:
     print(f"mutant {result.name}: {by} ({result.seconds:.1f} s)", flush=True)
 
 
-def _end(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)  # whoever ends the bench, it leaves nothing behind
-    try:
+    with sigterm_interrupts():
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)

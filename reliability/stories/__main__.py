@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import sys
 import time
 
+from local_stack.interruption import sigterm_interrupts
 from reliability.fault_bench.airflow_stack import airflow_stack, stop_airflow_stacks
 from reliability.fault_bench.bench import PORTS_OF_A_PLAY, Place, bench_place
 from reliability.fault_bench.fault import Setting
@@ -41,7 +41,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="reliability.stories", description=__doc__)
     parser.add_argument("--only", default="", help="only stories with these words in their title or anchor")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _end)  # whoever ends this, it leaves no process behind
     wanted = [story for story in STORIES if options.only in f"{story.title} {story.anchor}"]
     if not wanted:
         parser.error(f"no story has {options.only!r} in it")
@@ -54,10 +53,6 @@ def main() -> int:
         finally:
             stop_airflow_stacks()
     return _report(wanted, told, time.monotonic() - began)
-
-
-def _end(_signal: int, _frame: object) -> None:
-    raise SystemExit(1)
 
 
 def _play(place: Place, number: int, story: Story) -> Told:
@@ -93,4 +88,5 @@ def _report(stories: list[Story], told: dict[str, Told], seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with sigterm_interrupts():
+        sys.exit(main())
