@@ -111,6 +111,7 @@ class Pacing:
         self._numbers = count()
         self._at_work = 0
         self._complaint: str | None = None
+        self._complain_at = 0.0
         self._stopping = self._closing = False
         self._trouble_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="throttle", daemon=True)
@@ -142,7 +143,7 @@ class Pacing:
     def complain(self, because: str) -> None:
         """The provider said "too fast", in these words without addresses: slow all tasks down."""
         with self._changed:
-            self._complaint = because
+            self._complaint, self._complain_at = because, uptime()
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -171,28 +172,30 @@ class Pacing:
                 now = uptime()
                 asking = [asked for asked in self._asking if asked.ready_at <= now]
                 self._asking = [asked for asked in self._asking if asked.ready_at > now]
-                complaint, self._complaint = self._complaint, None
+                complaint = self._complaint if self._complain_at <= now else None
             try:
                 self._work(asking, complaint)
             except Exception as error:  # noqa: BLE001  # whoever waits for this thread must hear of it
                 self._try_again(asking, error)
         self._refuse([], None)
+        with suppress(psycopg.Error, LedgerError):
+            if self._complaint is not None:
+                self._slow_down(self._complaint)
+            if self._leased and self._ledger is not None:
+                give_back_connections(self._ledger, self._holder)
         if self._ledger is not None:
-            with suppress(psycopg.Error):
-                if self._leased:
-                    give_back_connections(self._ledger, self._holder)
             self._ledger.close()
 
     def _something_is_due(self) -> bool:
         waits = self._asking or self._given
-        return bool(
-            self._closing or self._complaint or (self._stopping and waits) or self._seconds_to_next() <= 0
-        )
+        return bool(self._closing or (self._stopping and waits) or self._seconds_to_next() <= 0)
 
     def _seconds_to_next(self) -> float:
         moments = [asked.ready_at for asked in self._asking]
         if self._given:
             moments.append(self._given[0][0])
+        if self._complaint is not None:
+            moments.append(self._complain_at)
         if self._leased:
             moments.append(self._renew_at)
         return max(min(moments, default=uptime() + RENEW_SECONDS) - uptime(), 0)
@@ -254,6 +257,9 @@ class Pacing:
 
     def _slow_down(self, complaint: str) -> None:
         rate = slow_down(self._working_ledger(), self._smtp_conn_id, complaint)
+        with self._changed:
+            if self._complaint is complaint:
+                self._complaint = None
         if rate is not None:
             log.warning(
                 "the provider of %s said %r; slowed down to %.3g mails/s",
@@ -270,12 +276,13 @@ class Pacing:
             asked.answer(granted=False)
 
     def _try_again(self, asking: list[_Asked], error: Exception) -> None:
-        """The ledger did not answer: what it may have granted is lost, and the same lanes ask again later."""
+        """The ledger did not answer: what it may have granted is lost, and all is asked again later."""
         log.warning("the throttle got no answer: %s", type(error).__name__)
         if self._ledger is not None:
             self._ledger.close()
         self._ledger = None
         now = uptime()
+        self._complain_at = now + ASK_AGAIN_SECONDS
         self._trouble_since = self._trouble_since or now
         expected = isinstance(error, psycopg.Error | LedgerError)
         if not expected or now - self._trouble_since > RECONNECT_FOR_SECONDS:

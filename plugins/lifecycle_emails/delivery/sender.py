@@ -173,6 +173,9 @@ class _GroupSender:
                 due = self._read_due()
                 if not due:
                     break
+                if self._pacing is not None and not self._pacing.connections:
+                    self._tally_refusal()
+                    break
                 self._one_pass(due, at_most)
                 after = self._tally.counts()
                 if at_most is not None or after == before:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from lifecycle_emails.delivery.pacing import Pacing
+from lifecycle_emails.ledger.gate import uptime
 from lifecycle_emails.ledger.throttle import throttle_now
 from lifecycle_emails.throttle import Throttle
 from tests.integration.ledger.rows import connect
@@ -88,6 +89,31 @@ def test_turn_that_comes_after_the_connections_lease_ended_is_not_given(
     way.close(ledger)
     assert not second()
     assert pacing.refusal.because == "the lease of its connections ended"
+    pacing.close()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 600])
+def test_complaint_that_the_ledger_did_not_hear_is_made_again_at_the_latest_when_the_task_ends(
+    ledger,
+    ledger_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: float,
+) -> None:
+    monkeypatch.setattr(f"{PACING}.ASK_AGAIN_SECONDS", seconds)
+    way = Way(ledger_database)
+    pacing = Pacing(way, SMTP, Throttle(mails_per_second=16), uuid4(), 1)
+    way.close(ledger)
+    pacing.complain("421 4.7.0 too fast")
+    deadline = uptime() + 30
+    while "the throttle got no answer" not in caplog.text:
+        assert uptime() < deadline
+    way.is_closed = False
+    if seconds == 600:
+        pacing.close()
+    while (now := throttle_now(ledger, SMTP)).slowed_at is None:
+        assert uptime() < deadline
+    assert now.slowed_because == "421 4.7.0 too fast"
     pacing.close()
 
 

@@ -146,10 +146,20 @@ def test_task_without_a_free_connection_comes_back_later(daily_run: DailyRun, sm
     daily_run.add_users(1, 2)
     state_throttle(daily_run.ledger, SMTP, Throttle(connections=2))
     assert lease_connections(daily_run.ledger, SMTP, uuid4(), 2) == 2
-    sent = send(daily_run, connections=2)
+    daily_run.throttle = Throttle(connections=2)
+    limited = daily_run.plan()
+    readers: list[psycopg.Connection[Any]] = []
+
+    def connect_source() -> psycopg.Connection[Any]:
+        readers.append(psycopg.connect(daily_run.source_url))
+        return readers[-1]
+
+    tools = replace(daily_run.tools, connect_source=connect_source)
+    sent = send_group(tools, limited.groups[0], stop=daily_run.stop)
     assert (sent.sent, sent.due_now, sent.stopped_by) == (0, 2, "throttled")
     assert sent.throttled_until > datetime.now(UTC)
     assert smtp_server.dialogues == []
+    assert readers == []
     daily_run.ledger.execute("UPDATE lifecycle.throttle_connections SET leased_until = now()")
     assert send(daily_run, connections=2).sent == 2
     assert daily_run.ledger.execute("SELECT count(*) FROM lifecycle.throttle_connections").fetchone() == (0,)
