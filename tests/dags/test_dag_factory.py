@@ -17,6 +17,8 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from croniter import croniter
 
 from lifecycle_emails.dag_factory import lifecycle_dag
+from lifecycle_emails.dag_factory.campaign_dag import SEND_TIMEOUT
+from lifecycle_emails.delivery.pacing import WORK_SECONDS
 from lifecycle_emails.delivery.smtp_settings import SmtpSettings
 from lifecycle_emails.errors import ConfigurationError
 from lifecycle_emails.ledger.gate import ANSWER_MARGIN_SECONDS, DOT_WITHIN_SECONDS
@@ -257,6 +259,11 @@ def test_mail_in_doubt_is_told_within_twenty_minutes_of_its_dot(example_dags: Da
     round_every = max(later - earlier for earlier, later in pairwise(islice(ticks, 300)))
     waits = DOT_WITHIN_SECONDS + SmtpSettings("mail.example.com", 25).dot_timeout + ANSWER_MARGIN_SECONDS
     assert timedelta(seconds=waits) + round_every <= timedelta(minutes=20) - timedelta(minutes=3)
+
+
+def test_throttled_task_comes_back_for_the_rest_long_before_airflow_would_end_it() -> None:
+    """By then a retry would be used up, of a task that did nothing wrong."""
+    assert timedelta(seconds=WORK_SECONDS) <= SEND_TIMEOUT / 2
 
 
 def test_broken_campaign_takes_no_other_dag_down(project: Project) -> None:

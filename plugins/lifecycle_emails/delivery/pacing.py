@@ -52,6 +52,9 @@ RENEW_SECONDS = CONNECTION_LEASE_SECONDS / 4
 TRUSTED_SECONDS = CONNECTION_LEASE_SECONDS * 3 / 4
 """No mail begins later than this after the lease of its connection was last renewed."""
 
+WORK_SECONDS = 3600.0
+"""A task that has worked for so long comes back for the rest: Airflow ends one that goes on for hours."""
+
 ASK_AGAIN_SECONDS = 1.0
 """While other lanes of the task have turns, one that was granted none asks again after this time."""
 
@@ -91,6 +94,7 @@ class Pacing:
         state_throttle(self._ledger, smtp_conn_id, throttle)
         self._leased = throttle.connections is not None
         self._renewed_at = self._renew_at = uptime()
+        self._works_until = self._renewed_at + WORK_SECONDS
         self.connections = connections
         """How many connections the task may hold, 0 where none is free."""
         if self._leased:
@@ -129,6 +133,9 @@ class Pacing:
         asked = _Asked(ready_at, self.new_event())
         with self._changed:
             if self._stopping or self.failure:
+                return False
+            if uptime() >= self._works_until:
+                self.refusal = _refused("this task has worked long enough for one try", 0)
                 return False
             self._asking.append(asked)
             self._changed.notify_all()

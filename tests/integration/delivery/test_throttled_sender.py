@@ -128,6 +128,26 @@ def test_wait_of_more_than_five_seconds_ends_the_task_and_keeps_its_users_ready(
     assert sent.as_dict()["throttled_until"] == free_at.isoformat()
 
 
+def test_task_that_has_worked_for_long_ends_as_one_that_waits_and_the_next_goes_on(
+    daily_run: DailyRun, smtp_server: ScriptedSmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.delivery.pacing.WORK_SECONDS", 1.0)
+    daily_run.include.write_campaign(connections=2)
+    daily_run.add_users(*range(1, 61))
+    daily_run.throttle = Throttle(mails_per_second=20)
+    limited = daily_run.plan()
+    [sent] = daily_run.send(limited)
+    assert sent.stopped_by == "throttled"
+    assert 0 < sent.sent < 60
+    assert sent.due_now == 60 - sent.sent
+    assert sent.throttled_until is not None
+    assert sent.throttled_until <= datetime.now(UTC)
+    monkeypatch.undo()
+    [rest] = daily_run.send(limited)
+    assert rest.sent == 60 - sent.sent
+    assert max(smtp_server.copies().values()) == 1
+
+
 def test_daily_maximum_reached_leaves_the_rest_ready_for_a_later_day(
     daily_run: DailyRun, smtp_server: ScriptedSmtpServer
 ) -> None:
