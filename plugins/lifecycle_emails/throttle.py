@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,14 @@ def _read_age(written: Any) -> timedelta:
     return timedelta(**{f"{unit}s": int(number)})
 
 
+def _read_day(written: Any) -> Any:
+    """Take a day in quotes as well: YAML makes a date only of one without."""
+    if isinstance(written, str):
+        with suppress(ValueError):
+            return date.fromisoformat(written)
+    return written
+
+
 def _check_connection_id(name: str) -> str:
     if not re.fullmatch(_CONNECTION_ID, name):
         raise ValueError("is not the id of an Airflow connection. Write letters, digits, `_`, `-` and `.`.")
@@ -54,7 +63,9 @@ _DayMaximum = Annotated[int, Field(ge=1, le=100_000_000)]
 class WarmUp(_Written):
     """A daily maximum that grows: for a provider, a domain or an address that nobody knows yet."""
 
-    first_day: date = Field(description="The day of the first maximum; it holds before that day too.")
+    first_day: Annotated[date, BeforeValidator(_read_day)] = Field(
+        description="The day of the first maximum; it holds before that day too."
+    )
     mails_per_day: list[_DayMaximum] = Field(
         min_length=1,
         max_length=366,
@@ -65,7 +76,7 @@ class WarmUp(_Written):
 class Throttle(_Written):
     """What one SMTP connection's provider takes. What is left out is not limited."""
 
-    mails_per_second: Annotated[float, Field(strict=False)] | None = Field(
+    mails_per_second: float | None = Field(
         default=None,
         ge=0.001,
         le=10_000,

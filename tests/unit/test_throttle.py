@@ -99,6 +99,14 @@ def test_throttles_with_mistakes_say_each_with_its_line_and_what_to_write(tmp_pa
         ("a: {mails_per_day: 0}", "should be greater than or equal to 1"),
         ("a: {mails_per_day: 1.5}", "should be a valid integer"),
         ("a: {mails_per_second: fast}", "should be a valid number"),
+        ("a: {mails_per_second: yes}", "line 1, a.mails_per_second: should be a valid number"),
+        ("a: {mails_per_second: '14'}", "a.mails_per_second: should be a valid number"),
+        ("a: {mails_per_second: .nan}", "a.mails_per_second: should be"),
+        ("a: {mails_per_second: .inf}", "a.mails_per_second: should be"),
+        ("a: {warm_up: {first_day: 1. November, mails_per_day: [1]}}", "first_day: should be a valid date"),
+        ("a: {warm_up: {first_day: '2026-11-31', mails_per_day: [1]}}", "first_day: should be a valid date"),
+        ("a: {warm_up: {first_day: 20261101, mails_per_day: [1]}}", "first_day: should be a valid date"),
+        ("a: {warm_up: {first_day: yes, mails_per_day: [1]}}", "first_day: should be a valid date"),
         ("a: {warm_up: {first_day: 2026-11-01, mails_per_day: []}}", "at least 1 item"),
         ("a: {warm_up: {mails_per_day: [1]}}", "first_day: is missing"),
         ("a: {connection_age: 1 day}", "is not a length of time"),
@@ -106,6 +114,18 @@ def test_throttles_with_mistakes_say_each_with_its_line_and_what_to_write(tmp_pa
 )
 def test_throttle_that_cannot_be_is_refused(tmp_path: Path, written: str, what: str) -> None:
     assert what in mistakes(tmp_path, written)
+
+
+@pytest.mark.parametrize("written", ["2026-11-01", "'2026-11-01'", '"2026-11-01"'])
+def test_first_day_may_stand_in_quotes(tmp_path: Path, written: str) -> None:
+    folder = write_throttles(tmp_path, f"a: {{warm_up: {{first_day: {written}, mails_per_day: [1]}}}}")
+    assert load_throttles(folder)["a"].warm_up == WarmUp(first_day=date(2026, 11, 1), mails_per_day=[1])
+
+
+@pytest.mark.parametrize("written", ["14", "14.0", "0.5"])
+def test_rate_may_be_written_whole_or_not(tmp_path: Path, written: str) -> None:
+    folder = write_throttles(tmp_path, f"a: {{mails_per_second: {written}}}")
+    assert load_throttles(folder)["a"].mails_per_second == float(written)
 
 
 def test_throttle_of_a_connection_that_no_campaign_uses_is_a_mistake(tmp_path: Path) -> None:
