@@ -231,6 +231,9 @@ class Connection:
     def _encrypt(self) -> None:
         if self._server.tls is None:
             raise _Ended
+        # Wait for the client's first word: SSLSocket leaks itself where its peer is gone before it is made.
+        if not self._sock.recv(1, socket.MSG_PEEK):
+            raise _Ended
         self._sock = self._server.tls.wrap_socket(self._sock, server_side=True)
         self._encrypted = True
 

@@ -167,6 +167,11 @@ def test_release_puts_in_doubt_who_may_have_been_sent_and_nobody_else(ledger_dat
         assert watch(ledger, None) is None
 
 
+def day_that_is_not_due_yet() -> date:
+    """Return the day of a cohort whose tick is the day after tomorrow; tomorrow's counts from 21:00 on."""
+    return now().date() - timedelta(days=2)
+
+
 def test_users_first_planned_into_a_lost_cohort_are_in_doubt_and_later_ones_are_not(daily_run) -> None:
     daily_run.add_users(1, 2)
     since = now() - timedelta(hours=1)
@@ -176,19 +181,19 @@ def test_users_first_planned_into_a_lost_cohort_are_in_doubt_and_later_ones_are_
     daily_run.add_users(3)
     daily_run.plan()
     assert daily_run.states()["3"] == "in_doubt"
-    next_day = now().date() - timedelta(days=3)
-    daily_run.add_users(4, day=next_day)
-    daily_run.extract(next_day)
+    not_due_yet = day_that_is_not_due_yet()
+    daily_run.add_users(4, day=not_due_yet)
+    daily_run.extract(not_due_yet)
     assert daily_run.states()["4"] == "planned"
 
 
 def test_user_moved_into_a_lost_cohort_is_in_doubt(daily_run) -> None:
-    next_day = now().date() - timedelta(days=3)
-    daily_run.add_users(1, day=next_day)
+    not_due_yet = day_that_is_not_due_yet()
+    daily_run.add_users(1, day=not_due_yet)
     let_go(daily_run.ledger, None, now() - timedelta(hours=1))
-    daily_run.extract(next_day)
+    daily_run.extract(not_due_yet)
     assert daily_run.states() == {"1": "planned"}
-    daily_run.source.execute("UPDATE users SET created_at = created_at - interval '1 day'")
+    daily_run.source.execute("UPDATE users SET created_at = created_at - interval '2 days'")
     daily_run.extract()
     assert daily_run.states() == {"1": "in_doubt"}
 
