@@ -34,6 +34,7 @@ from lifecycle_emails.ledger.planning import extract_cohort
 from lifecycle_emails.ledger.reconciliation import reconcile
 from lifecycle_emails.ledger.upkeep import keep_up
 from lifecycle_emails.message import MessageTemplates
+from lifecycle_emails.throttle import load_throttle
 from reliability.fault_bench.points import Points, install
 
 Job = dict[str, Any]
@@ -106,6 +107,7 @@ class _Work:
             smtp=SmtpSettings(**self._job["smtp"]),
             connect_ledger=lambda: psycopg.connect(self._job["ledger"]),
             connect_source=lambda: psycopg.connect(self._job["source"]),
+            throttle=load_throttle(include, campaign.smtp_conn_id),
         )
 
     def _migrate(self) -> list[str]:

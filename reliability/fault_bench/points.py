@@ -62,8 +62,12 @@ AFTER_GATE_POINTS = (
 )  # fmt: skip
 LAST_POINTS = ("close: before", "close: done", "lease: before it is given back", "lease: given back")
 
+BEGINNING_OF_THROTTLE = ("send: before state_throttle", "send: before lease_connections")
+THROTTLE_POINTS = (*BEGINNING_OF_THROTTLE, "send: before take_grants", "send: before commit")
+"""Of a throttled task alone: once where it begins, then around the statement of its grants."""
+
 POINTS = PLANNING_POINTS + BEFORE_GATE_POINTS + AFTER_GATE_POINTS + LAST_POINTS
-"""Every named point of a daily run."""
+"""Every named point of a daily run without a throttle."""
 
 
 class Points:

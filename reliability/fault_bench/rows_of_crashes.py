@@ -8,14 +8,17 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from bench.throttle import largest_excess
 from reliability.fault_bench import variants
 from reliability.fault_bench.fault import Fault, Faults, Observation, Setting
 from reliability.fault_bench.points import (
     AFTER_GATE_POINTS,
     BEFORE_GATE_POINTS,
+    BEGINNING_OF_THROTTLE,
     LAST_POINTS,
     PLANNING_POINTS,
     POINTS,
+    THROTTLE_POINTS,
     read_journal,
 )
 from reliability.fault_bench.processes import BenchError, Process
@@ -26,6 +29,9 @@ from reliability.fault_bench.staging import staged
 
 _AFTER_A_SEND = ("gate: before record_outcomes",)
 _ALWAYS = ("body: 0/20", "body: 19/20", "body: whole", "ask: before", "gate: before commit")
+
+_MAILS_PER_SECOND, _CONNECTIONS = 8, 2
+_IN_A_THROTTLED_MAIL = ("offer: done", "ask: passed", "dot: written", "answer: read", "record: committed")
 
 
 def _killed_before_gate(setting: Setting, chance: random.Random) -> Observation:
@@ -80,6 +86,35 @@ def _killed_run(stage: Stage, point: str) -> list[str]:
     if process.was_killed:
         return []
     return [f"the point '{point}' was not reached: {process.outcome['error']}"]
+
+
+def _killed_while_throttled(setting: Setting, chance: random.Random) -> Observation:
+    """Kill a throttled sender at each point in turn; a second one goes on as soon as its leases are free."""
+    points = [*THROTTLE_POINTS, *_IN_A_THROTTLED_MAIL]
+    if not setting.thorough:
+        points = [chance.choice(THROTTLE_POINTS), *chance.sample(_IN_A_THROTTLED_MAIL, 2)]
+    problems: list[str] = []
+    with staged(setting) as stage:
+        stage.write_campaign(CAMPAIGN, connections=_CONNECTIONS)
+        stage.write(
+            "throttles.yaml",
+            f"lifecycle_smtp:\n  mails_per_second: {_MAILS_PER_SECOND}\n  connections: {_CONNECTIONS}\n",
+        )
+        users: list[str] = []
+        stage.open_sink()
+        for point in points:
+            users += stage.add_users(10, first=1 + len(users))
+            passage = 1 if point in BEGINNING_OF_THROTTLE else chance.randint(2, 4)
+            killed = stage.run(*DAILY, kill=(point, passage))
+            if not killed.was_killed:
+                problems.append(f"the point '{point}' was not reached: {killed.outcome['error']}")
+            stage.let_time_pass()
+            stage.run(*DAILY)
+        stage.run_until_done()
+        excess = largest_excess(stage.arrivals(), _MAILS_PER_SECOND)
+        if excess > _CONNECTIONS:
+            problems.append(f"{excess:.1f} mails more than {_MAILS_PER_SECOND} a second, not {_CONNECTIONS}")
+        return observe(stage, users, problems=tuple(problems))
 
 
 def _asked_to_end(setting: Setting, chance: random.Random) -> Observation:
@@ -175,6 +210,13 @@ FAULTS: Faults = (
         "only evidence or a person ends a doubt",
         _killed_after_gate,
         (variants.SWEPT_TO_READY,),
+    ),
+    Fault(
+        "sender killed while throttled, a second one goes on",
+        "at most 1, never more than rate x t + connections",
+        "moments are granted by a row of the ledger, which outlives whoever took them",
+        _killed_while_throttled,
+        (variants.NOT_SPACED,),
     ),
     Fault(
         "SIGTERM while dots wait for answers",

@@ -193,12 +193,16 @@ class Stage:
         return self.network.do(name, port=self._sink, **arguments)
 
     def let_time_pass(self, time: timedelta = LATER) -> None:
-        """Make everything in the ledger so much older: time is the database's, this is how it passes."""
+        """Make everything in the ledger so much older: time is the database's, this is how it passes.
+
+        But not what a throttle granted last: its moments are held against the sink's own clock.
+        """
         columns = self.ledger.execute(
-            "SELECT table_name, string_agg(format('%I = %I - $1', column_name, column_name), ', ')"
+            "SELECT table_name, string_agg(format('%%I = %%I - $1', column_name, column_name), ', ')"
             " FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
             " WHERE table_schema = 'lifecycle' AND table_type = 'BASE TABLE'"
-            " AND data_type = 'timestamp with time zone' AND table_name <> 'migrations' GROUP BY 1"
+            " AND data_type = 'timestamp with time zone' AND table_name <> ALL (%s) GROUP BY 1",
+            (["migrations", "throttles"],),
         ).fetchall()
         shift = f"interval '{time.total_seconds()} seconds'"
         updates = "; ".join(
@@ -312,6 +316,10 @@ class Stage:
             rejections={line["user_id"] for line in dots if line["mode"] in REJECTING_MODES},
             states={(campaign, user): state for campaign, user, state in rows.fetchall()},
         )
+
+    def arrivals(self) -> list[float]:
+        """When the dot of each accepted mail reached the sink, in seconds of its clock."""
+        return [line["at"] for line in _lines(self._files / "accepted")]
 
     def close(self) -> None:
         """End what this stage started, but for the processes that it shares."""

@@ -187,6 +187,22 @@ ONE_STOPS_ALL = Variant(
     "a mail that cannot be rendered stops those after it",
     (Patch(MAILS, '            self._hold(user_id, "render_failed", str(error))\n', "            raise\n"),),
 )
+NOT_SPACED = Variant(
+    "each task's grants begin at once, one like the other; the trigger behind them is gone too",
+    (
+        Patch(
+            QUERIES + "take_grants.sql",
+            "SELECT CASE WHEN paced.rate IS NULL THEN timed.moment\n",
+            "SELECT CASE WHEN true THEN timed.moment\n",
+        ),
+        Patch(QUERIES + "take_grants.sql", "    coalesce(1 / g.rate, 0),\n", "    0::double precision,\n"),
+        Patch(
+            "lifecycle_emails/sql/migrations/0007_throttle.sql",
+            "WHEN (NEW.last_grant_at < lifecycle.last_grant(OLD, now()) OR",
+            "WHEN (false OR",
+        ),
+    ),
+)
 DOUBT_IS_GREEN = Variant(
     "a run with a row in doubt counts as done",
     (Patch("lifecycle_emails/ledger/reconciliation.py", "    if doubtful:\n", "    if False:\n"),),

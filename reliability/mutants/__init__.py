@@ -1,4 +1,4 @@
-"""Wrong changes of the package that its fast tests must notice: in protocol, reply classifier and limiter.
+"""Wrong changes that the fast tests must notice: in protocol, reply classifier, limiter and throttle.
 
 Each is made in a copy of the repository, never in the package, and only the tests named for it are run there.
 Cheap to import: nothing of the package is imported here.

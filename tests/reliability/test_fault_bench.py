@@ -12,7 +12,7 @@ import pytest
 from local_stack.postgres import PostgresServer
 from reliability.fault_bench.bench import Block
 from reliability.fault_bench.fault import Observation, Patch, Setting, Variant
-from reliability.fault_bench.points import PLANNING_POINTS, POINTS, left_open, read_journal
+from reliability.fault_bench.points import PLANNING_POINTS, POINTS, THROTTLE_POINTS, left_open, read_journal
 from reliability.fault_bench.processes import PACKAGE_ROOT, BenchError, NetworkProcess, ProcessServer
 from reliability.fault_bench.rows_of_crashes import FAULTS
 from reliability.fault_bench.schedule import Schedule, plan_schedule
@@ -79,6 +79,16 @@ def test_fault_bench_points_are_those_that_a_first_run_comes_by(stage: Stage) ->
     planning = [point for point in passed if point.startswith(("extract: ", "filter: ", "limit: "))]
     assert planning == list(PLANNING_POINTS)
     assert set(POINTS) <= set(passed)
+
+
+def test_fault_bench_points_of_a_throttle_are_those_that_a_throttled_run_comes_by(stage: Stage) -> None:
+    stage.write("throttles.yaml", "lifecycle_smtp:\n  mails_per_second: 100\n  connections: 1\n")
+    stage.add_users(1)
+    stage.open_sink()
+
+    journal = read_journal(Path(stage.run(*DAILY, tell_points=True).job["journal"]))
+
+    assert set(THROTTLE_POINTS) <= {entry["point"] for entry in journal if "point" in entry}
 
 
 @pytest.mark.slow

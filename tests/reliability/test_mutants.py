@@ -26,9 +26,14 @@ def test_tests_of_a_mutant_exist(mutant: Mutant) -> None:
         assert f"def {name.split('[')[0]}(" in (ROOT / path).read_text()
 
 
-def test_there_are_at_least_twenty_mutants_of_three_kinds_with_names_of_their_own() -> None:
+def test_there_are_at_least_twenty_mutants_of_four_kinds_with_names_of_their_own() -> None:
     assert len(MUTANTS) >= 20
-    assert set(Counter(mutant.kind for mutant in MUTANTS)) == {"protocol", "classifier", "limiter"}
+    assert set(Counter(mutant.kind for mutant in MUTANTS)) == {
+        "protocol",
+        "classifier",
+        "limiter",
+        "throttle",
+    }
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
