@@ -1,8 +1,7 @@
-"""Draws rates as bars, as SVG: one panel for each table, on one logarithmic scale."""
+"""Draws rates as bars, as SVG: one panel for each table, all on one scale that begins at nothing."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
@@ -17,13 +16,10 @@ def draw(panels: Mapping[str, Sequence[Contestant]], *, own: str, title: str) ->
 
     A bar is as long as the median; the thin line at its end goes from the lowest to the highest rate.
     """
-    rates = [run.rate for panel in panels.values() for one in panel for run in one.runs]
-    lowest = 10 ** math.floor(math.log10(min(rates)))
-    highest = max(10 ** math.ceil(math.log10(max(rates))), 10 * lowest)  # all may be one power of ten
+    highest = max(run.rate for panel in panels.values() for one in panel for run in one.runs)
 
     def place(rate: float) -> float:
-        share = math.log10(rate / lowest) / math.log10(highest / lowest)
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + rate / highest * (_WIDTH - _LEFT - _RIGHT), 1)
 
     parts, top = [f'<text x="20" y="30" font-size="18">{escape(title)}</text>'], 60
     for name, contestants in panels.items():
@@ -34,8 +30,7 @@ def draw(panels: Mapping[str, Sequence[Contestant]], *, own: str, title: str) ->
             top += _ROW
         top += 20
     parts.append(
-        f'<text x="20" y="{top}" fill="#555555">Mails per second, median and spread; each step of the scale '
-        f"is ten times the one before ({lowest:g} to {highest:,g})</text>"
+        f'<text x="20" y="{top}" fill="#555555">Mails per second: median, and lowest to highest</text>'
     )
     body = "\n  ".join(parts)
     return (
