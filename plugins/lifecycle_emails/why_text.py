@@ -100,7 +100,19 @@ def _ready(user: UserHistory, send: SendHistory) -> str:
     if send.not_before and send.not_before > user.now:
         refused = f"the mail server refused for now ({_words(send.detail)})"
         return f"{refused}; tried again from {_time(send.not_before)}"
-    return "ready, holds its slot of the frequency cap, and waits for send_batch of its run or of the next"
+    waits = "ready, holds its slot of the frequency cap, and waits for send_batch of its run or of the next"
+    return "; ".join([waits, *_throttled(user)])
+
+
+def _throttled(user: UserHistory) -> Iterator[str]:
+    for name, throttle in user.throttles.items():
+        if throttle.day_is_used_up:
+            yield (
+                f"the daily maximum of {name}'s throttle is reached, so nothing goes over it before "
+                f"{_time(throttle.day_ends)}"
+            )
+        elif throttle.next_free_at is not None and throttle.next_free_at > user.now:
+            yield f"{name}'s throttle gives its next turn at {_time(throttle.next_free_at)}"
 
 
 def _stops(user: UserHistory, send: SendHistory) -> Iterator[InForce]:
@@ -117,6 +129,12 @@ def _paragraphs(user: UserHistory) -> Iterator[list[str]]:
     for title, stops in (("Suppressions in force", user.suppressions), ("Sending is stopped", user.halts)):
         if stops:
             yield [f"{title}:", *(f"  {_in_force(stop)}" for stop in stops)]
+    if user.throttles and any(send.state == "ready" for send in user.sends):
+        throttles = (throttle.words(name) for name, throttle in user.throttles.items())
+        yield [
+            "Throttles, as tasks last read throttles.yaml:",
+            *(f"  {_words(words)}" for words in throttles),
+        ]
 
 
 def _facts(user: UserHistory, send: SendHistory) -> Iterator[str]:

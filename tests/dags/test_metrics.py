@@ -91,6 +91,19 @@ def test_daily_run_and_maintenance_are_seen_by_a_statsd_server(daily: DailyDag, 
     assert "lifecycle.rejected" not in " ".join(seen)
 
 
+def test_task_that_waits_for_the_throttle_is_seen_by_a_statsd_server(
+    daily: DailyDag, statsd: StatsdServer
+) -> None:
+    daily.project.include.write("throttles.yaml", "lifecycle_smtp: {mails_per_day: 2}")
+    daily.add_users(1, 2, 3)
+
+    daily.run()
+
+    seen = statsd.received()
+    assert seen[f"lifecycle.sent,campaign={CAMPAIGN}"] == "2|c"
+    assert seen[f"lifecycle.throttled,campaign={CAMPAIGN}"] == "1|c"
+
+
 @pytest.mark.parametrize("name", [name for name, kind in metrics.METRICS.items() if kind == "counter"])
 def test_every_counter_reaches_a_statsd_server(statsd: StatsdServer, name: str) -> None:
     metrics.count(name, 3, campaign="welcome")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -13,6 +14,8 @@ from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.judging import filter_ledger
 from lifecycle_emails.ledger.orders import halt, suppress
 from lifecycle_emails.ledger.steps import record_step
+from lifecycle_emails.ledger.throttle import slow_down
+from lifecycle_emails.throttle import Throttle
 from tests.daily_run import DailyRun, today
 from tests.integration.ledger.rows import add_cohort, add_sends, let_time_pass, make_doubts
 from tests.smtp_script import Reply
@@ -155,6 +158,45 @@ def test_halt_doubt_and_passed_deadline_are_told_with_what_to_do(why: Why) -> No
     filter_ledger(run.ledger, run.campaign, [today()])
     assert "held as stale" in why("42")
     assert "lifecycle extend" in why("42")
+
+
+def test_user_whose_connection_has_used_up_its_day_is_told_until_when_it_waits(why: Why) -> None:
+    run = why.run
+    run.add_users(41, 42)
+    run.throttle = Throttle(mails_per_day=1, timezone="Asia/Kathmandu")
+    run.send(run.plan())
+    kathmandu = ZoneInfo("Asia/Kathmandu")
+    day = datetime.now(kathmandu).date()
+    tomorrow = datetime.combine(day + timedelta(days=1), time.min, kathmandu).astimezone(UTC)
+
+    told = why("42").splitlines()
+
+    assert told[0].endswith(
+        "ready, holds its slot of the frequency cap, and waits for send_batch of its run or of the next; the daily "
+        f"maximum of lifecycle_smtp's throttle is reached, so nothing goes over it before {tomorrow.isoformat(sep=' ')}."
+    )
+    words = f"Throttle of lifecycle_smtp: 1 of 1 mails of {day} (Asia/Kathmandu)"
+    assert any(line.strip().startswith(words) for line in told)
+    assert why.data("42")["throttles"]["lifecycle_smtp"]["granted_today"] == 1
+    assert "Throttle" not in why("41")  # who has got the mail
+
+
+def test_user_who_waits_for_a_turn_is_told_when_the_next_one_is_and_what_slowed_it_down(why: Why) -> None:
+    run = why.run
+    run.add_users(41, 42)
+    run.throttle = Throttle(mails_per_second=0.1)
+    run.send(run.plan())
+    slow_down(run.ledger, "lifecycle_smtp", "rcpt: 421 4.7.28 too fast")
+    (last_at,) = run.ledger.execute("SELECT last_grant_at FROM lifecycle.throttles").fetchone()
+
+    told = why("42")
+
+    sentence, _, at = told.splitlines()[0].partition("lifecycle_smtp's throttle gives its next turn at ")
+    assert "waits for send_batch of its run or of the next" in sentence
+    assert datetime.fromisoformat(at.rstrip(".")) - last_at == pytest.approx(
+        timedelta(seconds=20), abs=timedelta(seconds=2)
+    )
+    assert "slowed to 0.05 since the provider said 'rcpt: 421 4.7.28 too fast'" in told
 
 
 def test_run_with_a_shorter_deadline_of_its_own_is_told_apart_from_the_cohorts(why: Why) -> None:

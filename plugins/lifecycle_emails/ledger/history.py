@@ -15,6 +15,7 @@ from lifecycle_emails.errors import LedgerError
 from lifecycle_emails.ledger.orders import hash_of_address
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.session import LedgerConnection, ledger_transaction, one_row
+from lifecycle_emails.ledger.throttle import ThrottleNow, throttles_now
 from lifecycle_emails.message_id import message_key
 
 SENDING_STEPS = ("send_batch", "probe")
@@ -110,7 +111,10 @@ class SendHistory:
 
 @dataclass(frozen=True)
 class UserHistory:
-    """One user, as of ``now`` by the ledger's clock; without ``user_id`` an address of nobody."""
+    """One user, as of ``now`` by the ledger's clock; without ``user_id`` an address of nobody.
+
+    ``throttles`` are those of all SMTP connections: the ledger does not know which campaign uses which.
+    """
 
     user_id: str | None
     now: datetime
@@ -118,6 +122,7 @@ class UserHistory:
     suppressions: tuple[InForce, ...]
     halts: tuple[InForce, ...]
     slots: tuple[Slot, ...]
+    throttles: dict[str, ThrottleNow]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, but for times and identifiers, which the caller writes as text."""
@@ -165,7 +170,8 @@ def _history(ledger: LedgerConnection, user_id: str | None, hashed: bytes | None
         sends = _sends(ledger, arguments)
         halts = tuple(InForce(*row) for row in ledger.execute(query("why_halts")))
         slots = tuple(Slot(*row) for row in ledger.execute(query("why_slots"), arguments))
-    return UserHistory(user_id, now, sends, suppressions, halts, slots)
+        throttles = throttles_now(ledger)
+    return UserHistory(user_id, now, sends, suppressions, halts, slots, throttles)
 
 
 def _sends(ledger: LedgerConnection, arguments: dict[str, Any]) -> tuple[SendHistory, ...]:

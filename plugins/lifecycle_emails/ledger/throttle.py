@@ -45,11 +45,16 @@ class Grants:
 
 @dataclass(frozen=True)
 class ThrottleNow:
-    """A throttle as it stands: mails per second configured and in force, mails granted today and the most."""
+    """A throttle as it stands: mails per second configured and in force, mails granted today and the most.
+
+    ``next_free_at``: when the next mail may begin by the rate; ``day_ends``: when the next day begins.
+    """
 
     mails_per_second: float | None
     effective_rate: float | None
+    next_free_at: datetime | None
     day: date
+    day_ends: datetime
     granted_today: int
     daily_maximum: int | None
     timezone: str
@@ -162,5 +167,14 @@ def give_back_connections(ledger: LedgerConnection, holder: UUID) -> None:
 
 def throttle_now(ledger: LedgerConnection, smtp_conn_id: str) -> ThrottleNow | None:
     """The throttle as it stands, None where no task ever had one for this connection."""
-    row = ledger.execute(query("throttle_now"), {"smtp_conn_id": smtp_conn_id}).fetchone()
-    return ThrottleNow(*row) if row else None
+    return _throttles_now(ledger, smtp_conn_id).get(smtp_conn_id)
+
+
+def throttles_now(ledger: LedgerConnection) -> dict[str, ThrottleNow]:
+    """All throttles as they stand, by SMTP connection id, with those that no file names any more."""
+    return _throttles_now(ledger, None)
+
+
+def _throttles_now(ledger: LedgerConnection, smtp_conn_id: str | None) -> dict[str, ThrottleNow]:
+    rows = ledger.execute(query("throttles_now"), {"smtp_conn_id": smtp_conn_id})
+    return {name: ThrottleNow(*rest) for name, *rest in rows}

@@ -17,6 +17,7 @@ METRICS: dict[str, Kind] = {
     "lifecycle.rejected": "counter",
     "lifecycle.in_doubt": "counter",
     "lifecycle.refused_for_now": "counter",
+    "lifecycle.throttled": "counter",
     "lifecycle.capped": "counter",
     "lifecycle.held": "gauge",
     "lifecycle.gate.duration": "timer",
@@ -28,11 +29,11 @@ METRICS: dict[str, Kind] = {
 """Every metric there is, by name."""
 
 
-def count(name: str, users: int, **tags: str) -> None:
-    """Add ``users`` to a counter; nothing is emitted for none."""
+def count(name: str, number: int, **tags: str) -> None:
+    """Add to a counter, of users if docs/metrics.md says nothing else; nothing is emitted for none."""
     _check(name, "counter")
-    if users:
-        stats.incr(name, users, tags=tags)
+    if number:
+        stats.incr(name, number, tags=tags)
 
 
 def gauge(name: str, value: float, **tags: str) -> None:

@@ -108,6 +108,7 @@ class SendBatchOperator(CampaignOperator):
         metrics.count("lifecycle.rejected", sent.rejected, **tags)
         metrics.count("lifecycle.in_doubt", sent.in_doubt, **tags)
         metrics.count("lifecycle.refused_for_now", sent.refused_for_now, **tags)
+        metrics.count("lifecycle.throttled", 0 if sent.throttled_until is None else 1, **tags)
         if sent.gate_seconds is not None and sent.gate_slowest_seconds is not None:
             metrics.timing("lifecycle.gate.duration", sent.gate_seconds, **tags)
             metrics.timing("lifecycle.gate.slowest", sent.gate_slowest_seconds, **tags)

@@ -100,6 +100,12 @@ SELECT
     ) AS connections_held,
     t.slowed_to,
     t.slowed_at,
-    t.slowed_because
+    t.slowed_because,
+    -- when the next mail may begin by the rate, NULL without one; and when the next day begins
+    greatest(
+        lifecycle.last_grant(t, now()) + make_interval(secs => 1 / lifecycle.effective_rate(t, now())),
+        CASE WHEN t.mails_per_second IS NOT NULL THEN now() END
+    ) AS next_free_at,
+    (today.day + 1)::timestamp AT TIME ZONE t.timezone AS day_ends
 FROM lifecycle.throttles AS t
 CROSS JOIN LATERAL (SELECT lifecycle.day_of_grants(t, now()) AS day) AS today;
