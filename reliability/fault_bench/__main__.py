@@ -48,7 +48,7 @@ def main() -> int:
     with bench_place(thorough=options.long) as place:
         digest = package_digest(place)
         earlier = _earlier_blocks(options.results, digest) if options.results else []
-        tasks = _row_tasks(rows, chosen, options) + _block_tasks(options, earlier)
+        tasks = _block_tasks(options, earlier) + _row_tasks(rows, chosen, options)  # the longest task first
         here = [task for task in tasks if task.row is not None and rows[task.row].needs_airflow]
         results = []
         try:
