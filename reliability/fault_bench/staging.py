@@ -18,7 +18,7 @@ from reliability.fault_bench.stage import Stage, prepare_template
 
 _servers: dict[Path, ProcessServer] = {}
 _networks: list[NetworkProcess] = []
-_templates: dict[tuple[Path, int], str] = {}
+_templates: dict[tuple[Path, Path], str] = {}
 _numbers = itertools.count(1)
 
 
@@ -63,7 +63,7 @@ def _log(folder: Path, name: str) -> Path:
 
 
 def _template(setting: Setting, postgres: PostgresServer) -> str:
-    key = setting.tree, postgres.port
+    key = setting.tree, postgres.data  # not its port, which another server may have had
     if key not in _templates:
         name = f"template_{os.getpid()}_{next(_numbers)}"
         prepare_template(postgres, _server(setting), name, setting.folder)

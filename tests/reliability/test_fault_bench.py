@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
 from reliability.fault_bench.bench import Block
 from reliability.fault_bench.fault import Observation, Patch, Setting, Variant
@@ -19,9 +20,9 @@ from reliability.fault_bench.schedule import Schedule, plan_schedule
 from reliability.fault_bench.schedules import play_schedule
 from reliability.fault_bench.sink import SinkPlan
 from reliability.fault_bench.stage import DAILY, Stage, prepare_template
-from reliability.fault_bench.staging import forget
+from reliability.fault_bench.staging import forget, staged
 from reliability.fault_bench.table import Played, all_rows
-from reliability.fault_bench.variants import make_variant
+from reliability.fault_bench.variants import copy_package, make_variant
 
 STOPPED_PAST_LEASE = next(fault for fault in FAULTS if "past the lease" in fault.name)
 
@@ -105,6 +106,22 @@ def test_fault_bench_finds_a_missing_guard_of_the_gate(
 
     assert not seen.holds
     assert seen.max_copies == 2
+
+
+def test_fault_bench_makes_a_ledger_in_a_server_whose_port_another_one_had_before(tmp_path: Path) -> None:
+    """A row with a server of its own gets any free port, and a later row may get the same."""
+    tree, port = copy_package(tmp_path / "package"), free_port()
+    try:
+        for number in ("one", "two"):
+            server = PostgresServer(tmp_path / number, port)
+            try:
+                server.start()
+                with staged(Setting(tmp_path, range(0), server, tree)) as stage:
+                    assert stage.count("ready") == 0
+            finally:
+                server.remove()
+    finally:
+        forget(tree)
 
 
 def test_fault_bench_says_which_patch_has_fallen_behind(tmp_path: Path) -> None:
