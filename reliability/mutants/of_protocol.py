@@ -61,17 +61,15 @@ PROTOCOL = (
     _mutant(
         "dot on a lost COMMIT",
         "ledger/gate.py",
-        "            self._unresolved = questions\n            for question in questions:\n"
-        "                question.answer(Passage.NOT_COMMITTED)\n",
-        "            self._unresolved = questions\n            for question in questions:\n"
-        "                question.answer(Passage.PASSED)\n",
+        "                question.answer(Passage.NOT_COMMITTED)\n            self._recover(records)\n",
+        "                question.answer(Passage.PASSED)\n            self._recover(records)\n",
         _GATE_TESTS + "test_lost_answer_to_commit_allows_no_dot_and_is_read_back",
     ),
     _mutant(
         "a lost COMMIT is not read back",
         "ledger/gate.py",
-        "            self._unresolved = questions\n",
-        "            self._unresolved = []\n",
+        "self._unresolved = [] if isinstance(error, ABORTED) else questions\n",
+        "self._unresolved = []\n",
         _GATE_TESTS + "test_lost_answer_to_commit_allows_no_dot_and_is_read_back",
     ),
     _mutant(
@@ -254,10 +252,18 @@ PROTOCOL = (
     _mutant(
         "a COMMIT under way is not waited for",
         "ledger/gate.py",
-        '            ledger.execute(query("lock_sends"), self._keys(unresolved + records, ()))\n',
+        '            ledger.execute(query("lock_sends"), self._keys(records, ()))\n',
         "",
         "tests/integration/ledger/test_gate_troubles.py"
         "::test_commit_still_under_way_when_its_connection_is_lost_is_waited_for_and_taken_back",
+    ),
+    _mutant(
+        "a locked row takes the group's outcomes along",
+        "ledger/gate.py",
+        "        except (*UNSTORABLE, *ABORTED):\n",
+        "        except UNSTORABLE:\n",
+        "tests/integration/ledger/test_gate_troubles.py"
+        "::test_outcome_of_a_row_that_somebody_has_locked_waits_and_the_others_are_recorded",
     ),
     _mutant(
         "trigger lets a key be deleted",

@@ -47,6 +47,13 @@ UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.InternalError, 
 """What the database, or psycopg before it, refuses for its content: trying again cannot help."""
 
 
+ABORTED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+"""What proves that a group was rolled back: nothing of it has to be read back."""
+
+LOCK_SECONDS = 0.5
+"""How long a row that somebody else has locked is waited for: shorter than a task has when it must stop."""
+
+
 def uptime() -> float:
     """Seconds of the clock that keeps running while the process or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -233,7 +240,7 @@ class Gate:
             passages = self._commit_group(questions, records)
         except (psycopg.Error, ValueError) as error:
             log.warning("a group of the gate was not committed: %s", type(error).__name__)
-            self._unresolved = questions
+            self._unresolved = [] if isinstance(error, ABORTED) else questions
             for question in questions:
                 question.answer(Passage.NOT_COMMITTED)
             self._recover(records)
@@ -252,7 +259,7 @@ class Gate:
         asked = None
         with ledger.pipeline():
             ledger.execute(query("begin"))
-            ledger.execute(query("state_settings"), settings("", 3, 5))
+            ledger.execute(query("state_settings"), settings("", LOCK_SECONDS, 5))
             ledger.execute(query("lock_sends"), self._keys(records, questions))
             if records:
                 ledger.execute(query("record_outcomes"), self._record_arrays(records))
@@ -269,24 +276,27 @@ class Gate:
         return dict(asked.fetchall()) if asked is not None else {}
 
     def _recover(self, records: list[Record]) -> None:
-        """Outcomes first and alone, on a new session, with the unanswered questions read back by key.
+        """Outcomes first and alone, on a new session; then the unanswered questions are read back by key.
 
-        Nobody whose answer was lost wrote a dot, so a row that carries such a token goes back to ready.
+        An outcome whose row somebody else has locked is tried again, and keeps no other back.
         """
         give_up_at = uptime() + RECONNECT_FOR_SECONDS
         pause = 0.05
         while True:
             try:
-                self._settle(self._reconnect(), records)
-            except (psycopg.Error, LedgerError) as error:
-                if uptime() > give_up_at or self._closing:
-                    self._give_up(len(records), error)
+                ledger = self._reconnect()
+                records = self._record_free(ledger, records)
+                self._take_back(ledger)
+                if not records:
                     return
-                time.sleep(pause)
-                pause = min(pause * 2, 5)
-            else:
-                self._unresolved = []
+                trouble: Exception = LedgerError("somebody else has locked rows with outcomes")
+            except (psycopg.Error, LedgerError) as error:
+                trouble = error
+            if uptime() > give_up_at or self._closing:
+                self._give_up(len(records), trouble)
                 return
+            time.sleep(pause)
+            pause = min(pause * 2, 5)
 
     def _reconnect(self) -> LedgerConnection:
         if self._ledger is not None:
@@ -295,39 +305,47 @@ class Gate:
         self._ledger = connect_to_ledger(self._connect)
         return self._ledger
 
-    def _settle_alone(self, ledger: LedgerConnection, records: list[Record]) -> None:
-        unresolved = [
-            Record(
-                question.user_id,
-                question.attempt,
-                RecordedAs.NO_DOT,
-                detail="no dot written: answer to COMMIT lost",
-            )
-            for question in self._unresolved
-        ]
-        with ledger_transaction(ledger, lock_timeout=30, statement_timeout=60):
-            ledger.execute(query("lock_sends"), self._keys(unresolved + records, ()))
-            ledger.execute(query("record_outcomes"), self._record_arrays(unresolved + records))
+    def _record_free(self, ledger: LedgerConnection, records: list[Record]) -> list[Record]:
+        """Record what can be recorded now; return the outcomes that wait for somebody else's lock.
 
-    def _settle(self, ledger: LedgerConnection, records: list[Record]) -> None:
-        try:
-            self._settle_alone(ledger, records)
-        except UNSTORABLE:
-            self._settle_one_by_one(ledger, records)
-
-    def _settle_one_by_one(self, ledger: LedgerConnection, records: list[Record]) -> None:
-        """Something in a group cannot be stored: it must not take the others' outcomes with it.
-
-        Words that the ledger cannot take are left out; the verdict counts.
+        One of a group must not take the others along. Words that the ledger cannot take are left out; the
+        verdict counts.
         """
-        self._settle_alone(ledger, [])
+        try:
+            self._record(ledger, records)
+        except (*UNSTORABLE, *ABORTED):
+            return [record for record in records if not self._record_alone(ledger, record)]
+        return []
+
+    def _record_alone(self, ledger: LedgerConnection, record: Record) -> bool:
+        try:
+            self._record(ledger, [record])
+        except ABORTED:
+            return False
+        except UNSTORABLE as error:
+            log.warning("an outcome is recorded without its words: %s", type(error).__name__)
+            self._record(ledger, [replace(record, queue_id=None, detail=None)])
+        return True
+
+    def _record(
+        self, ledger: LedgerConnection, records: list[Record], lock_timeout: float = LOCK_SECONDS
+    ) -> None:
+        with ledger_transaction(ledger, lock_timeout=lock_timeout, statement_timeout=60):
+            ledger.execute(query("lock_sends"), self._keys(records, ()))
+            ledger.execute(query("record_outcomes"), self._record_arrays(records))
+
+    def _take_back(self, ledger: LedgerConnection) -> None:
+        """Nobody whose answer was lost wrote a dot, so a row that carries such a token goes back to ready.
+
+        Waits for a COMMIT that is still under way.
+        """
+        lost = [
+            Record(q.user_id, q.attempt, RecordedAs.NO_DOT, detail="no dot written: answer to COMMIT lost")
+            for q in self._unresolved
+        ]
+        if lost:
+            self._record(ledger, lost, lock_timeout=30)
         self._unresolved = []
-        for record in records:
-            try:
-                self._settle_alone(ledger, [record])
-            except UNSTORABLE as error:
-                log.warning("an outcome is recorded without its words: %s", type(error).__name__)
-                self._settle_alone(ledger, [replace(record, queue_id=None, detail=None)])
 
     def _give_up(self, records: int, error: Exception) -> None:
         with self._wake:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,9 +14,10 @@ import pytest
 
 from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.gate import Gate
+from local_stack.airflow_api import wait_until
 from tests.cutting_proxy import CuttingProxy
 from tests.integration.ledger.gates import HASH, open_gate, terms
-from tests.integration.ledger.rows import states
+from tests.integration.ledger.rows import add_cohort, add_sends, connect, states
 
 
 def test_outcome_that_cannot_be_written_before_closing_is_told_and_its_row_waits_for_the_sweep(
@@ -227,3 +229,63 @@ def test_commit_still_under_way_when_its_connection_is_lost_is_waited_for_and_ta
     taken_back = "SELECT from_state::text, to_state::text FROM lifecycle.send_events"
     assert ready_ledger.execute(taken_back).fetchall() == [("sending", "ready")]
     assert states(ready_ledger)["1"] == "ready"
+
+
+def test_question_about_a_row_that_somebody_has_locked_takes_no_outcome_along(
+    ledger_database: str, ready_ledger
+) -> None:
+    attempt = uuid4()
+    with open_gate(ledger_database) as gate, psycopg.connect(ledger_database) as somebody:
+        assert gate.ask("2", attempt, HASH) is Passage.PASSED
+        somebody.execute("SELECT FROM lifecycle.sends WHERE user_id = '1' FOR UPDATE")
+
+        def record_the_other() -> None:
+            gate.record(Record("2", attempt, RecordedAs.SENT))
+            gate.commit_now()
+
+        assert ask_and_then(gate, record_the_other) is Passage.NOT_COMMITTED
+        gate.gather_seconds, gate.new_event = 0.0, threading.Event
+        assert gate.flush(timeout=20)
+        assert states(ready_ledger) == {"1": "ready", "2": "sent", "3": "ready"}
+        assert gate.ask("3", uuid4(), HASH) is Passage.PASSED, "sending goes on while the row is locked"
+
+
+def test_outcome_of_a_row_that_somebody_has_locked_waits_and_the_others_are_recorded(
+    ledger_database: str, ready_ledger
+) -> None:
+    attempts = {"1": uuid4(), "2": uuid4()}
+    with open_gate(ledger_database) as gate, psycopg.connect(ledger_database) as somebody:
+        for user, attempt in attempts.items():
+            assert gate.ask(user, attempt, HASH) is Passage.PASSED
+        somebody.execute("SELECT FROM lifecycle.sends WHERE user_id = '1' FOR UPDATE")
+        gate.gather_seconds = 60.0
+        for user, attempt in attempts.items():
+            gate.record(Record(user, attempt, RecordedAs.SENT))
+        gate.commit_now()
+        assert wait_until(lambda: states(ready_ledger)["2"] == "sent", 20)
+        assert states(ready_ledger)["1"] == "sending"
+        assert not gate.flush(timeout=0)
+        somebody.rollback()
+        assert gate.flush(timeout=20)
+    assert states(ready_ledger) == {"1": "sent", "2": "sent", "3": "ready"}
+
+
+def test_outcome_that_reopens_a_locked_cohort_waits_and_the_others_are_recorded(ledger_database: str) -> None:
+    """A late refusal within an hour of the deadline moves the deadline of its cohort."""
+    with connect(ledger_database) as ledger, psycopg.connect(ledger_database) as somebody:
+        add_cohort(ledger, not_after=datetime.now(UTC) + timedelta(minutes=30))
+        attempts = {"1": uuid4(), "2": uuid4()}
+        due = datetime.now(UTC) - timedelta(minutes=1)
+        add_sends(ledger, ["1"], state="in_doubt", attempt=attempts["1"], answer_due=due)
+        add_sends(ledger, ["2"], state="sending", attempt=attempts["2"])
+        somebody.execute("UPDATE lifecycle.cohorts SET audience_read_at = now()")
+        with open_gate(ledger_database) as gate:
+            gate.gather_seconds = 60.0
+            gate.record(Record("1", attempts["1"], RecordedAs.RETRY, detail="451 4.3.0 late"))
+            gate.record(Record("2", attempts["2"], RecordedAs.SENT))
+            gate.commit_now()
+            assert wait_until(lambda: states(ledger)["2"] == "sent", 20)
+            assert states(ledger)["1"] == "in_doubt"
+            somebody.rollback()
+            assert gate.flush(timeout=20)
+        assert states(ledger) == {"1": "planned", "2": "sent"}
