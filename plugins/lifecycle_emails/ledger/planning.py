@@ -31,7 +31,7 @@ class Extracted:
     """What `extract_cohort` found, in users, summed over ``cohort_dates``.
 
     ``found`` = ``new`` + ``moved`` (from another cohort) + ``known`` (planned here before) + ``elsewhere``
-    (already gated in another cohort, and staying there).
+    (on its way, in doubt or done in another cohort, and staying there).
     """
 
     cohort_dates: tuple[date, ...]
@@ -143,7 +143,7 @@ def _plan(
         in_doubt = ledger.execute(query("doubt_arrivals"), arguments).rowcount
     log.info(
         "%s, cohort %s: %d users in the audience, %d new, %d moved here from another cohort, %d already "
-        "mailed or being mailed in another cohort, %d have left the audience",
+        "mailed, being mailed or in doubt in another cohort, %d have left the audience",
         campaign.id, cohort_date, found, new, moved, elsewhere, departed,
     )  # fmt: skip
     if in_doubt:

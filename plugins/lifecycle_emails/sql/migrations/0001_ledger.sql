@@ -423,9 +423,9 @@ END $$;
 CREATE TRIGGER send_moves_to_a_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
 WHEN (OLD.cohort_date <> NEW.cohort_date) EXECUTE FUNCTION lifecycle.check_cohort_of_moved_send();
 
-CREATE TRIGGER gated_send_keeps_its_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.cohort_date <> NEW.cohort_date AND OLD.attempt IS NOT NULL)
-EXECUTE FUNCTION lifecycle.refuse('a send that passed the gate stays in its cohort');
+CREATE TRIGGER send_keeps_its_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
+WHEN (OLD.cohort_date <> NEW.cohort_date AND OLD.state NOT IN ('planned', 'held', 'ready'))
+EXECUTE FUNCTION lifecycle.refuse('a mail on its way, in doubt or done stays in its cohort');
 
 CREATE FUNCTION lifecycle.write_send_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,4 +1,5 @@
--- Somebody whose creation day was corrected moves here, unless an attempt was ever made; a slot is given back.
+-- Somebody whose creation day was corrected moves here, unless the mail is on its way, in doubt or done; a slot is given
+-- back. Attempts in vain stay with the row: whoever was not moved would be in no cohort's audience, and never mailed.
 -- Runs after plan_arrivals; when that found no known user, there is nobody to move.
 WITH last_batch AS (
     SELECT coalesce(max(batch) + 1, 0) AS next FROM lifecycle.sends
@@ -8,14 +9,13 @@ moving AS MATERIALIZED (
     SELECT mine.row_at, (row_number() OVER (ORDER BY a.user_id) - 1) / %(batch_size)s AS chunk
     FROM arrivals AS a
     CROSS JOIN LATERAL (
-        SELECT s.ctid AS row_at, s.cohort_date, s.attempt, s.state
+        SELECT s.ctid AS row_at, s.cohort_date, s.state
         FROM lifecycle.sends AS s
         WHERE s.user_id = a.user_id AND s.campaign || '' = %(campaign)s AND s.occurrence = 'once'
         LIMIT 1 -- one look-up per row, by key: see plan_arrivals
     ) AS mine
     WHERE %(known)s > 0
       AND mine.cohort_date <> %(cohort_date)s
-      AND mine.attempt IS NULL
       AND mine.state IN ('planned', 'held', 'ready')
 )
 UPDATE lifecycle.sends AS s
@@ -27,5 +27,4 @@ SET cohort_date = %(cohort_date)s,
     detail = format('moved from cohort %%s', s.cohort_date)
 FROM moving, last_batch
 WHERE s.ctid = moving.row_at
-  AND s.attempt IS NULL
   AND s.state IN ('planned', 'held', 'ready')
