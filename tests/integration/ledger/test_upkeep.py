@@ -18,6 +18,7 @@ from lifecycle_emails.ledger.attempt import Passage, Record, RecordedAs
 from lifecycle_emails.ledger.evidence import Doubt, Fact, Proof, doubts
 from lifecycle_emails.ledger.queries import query
 from lifecycle_emails.ledger.releasing import release
+from lifecycle_emails.ledger.session import one_row
 from lifecycle_emails.ledger.upkeep import keep_up, oldest_open_rows
 from tests.integration.ledger.gates import HASH, open_gate
 from tests.integration.ledger.rows import (
@@ -257,6 +258,20 @@ def test_retention_drops_detail_of_old_cohorts_and_never_a_key(ledger_database: 
             "SELECT user_id, state::text, detail, queue_id FROM lifecycle.sends ORDER BY 1"
         ).fetchall()
     assert rows == [("new", "sent", "dot: 250", None), ("old", "sent", None, None)]
+
+
+def test_retention_drops_the_detail_of_a_cohort_that_was_opened_again(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(ledger, ["1"], state="sent", detail="dot: 250")
+        for _ in range(2):
+            let_time_pass(ledger, timedelta(days=2))
+            keep_up(ledger, (), now=BEFORE_ANY_TICK)
+            let_time_pass(ledger, timedelta(days=31))
+            keep_up(ledger, (), now=BEFORE_ANY_TICK, keep=timedelta(days=30))
+            assert one_row(ledger.execute("SELECT detail FROM lifecycle.sends")) == (None,)
+            ledger.execute("UPDATE lifecycle.cohorts SET closed_at = NULL")
+            ledger.execute("UPDATE lifecycle.sends SET detail = 'dot: 250'")
 
 
 def test_retention_keeps_what_keeps_a_mail_from_being_sent_again(ledger_database: str) -> None:

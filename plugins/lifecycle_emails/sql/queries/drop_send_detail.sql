@@ -3,7 +3,8 @@
 WITH old AS (
     UPDATE lifecycle.cohorts
     SET detail_dropped_at = now()
-    WHERE closed_at < now() - %(keep)s::interval AND detail_dropped_at IS NULL
+    WHERE closed_at < now() - %(keep)s::interval
+      AND (detail_dropped_at IS NULL OR detail_dropped_at < closed_at)
     RETURNING campaign, cohort_date
 )
 UPDATE lifecycle.sends AS s
