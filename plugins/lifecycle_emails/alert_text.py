@@ -135,6 +135,29 @@ def _missing_cohorts(alert: Alert) -> _Content:
     )
 
 
+def _expired(alert: Alert) -> _Content:
+    cohorts = alert.facts["cohort_dates"].items()
+    return _Content(
+        subject=f"Not mailed in time: {_users(alert.facts['users'])} of {alert.campaign}",
+        paragraphs=[
+            (
+                f"{_users(alert.facts['users'])} of campaign {alert.campaign} were not mailed before the "
+                "deadline of their cohort: no run judged them, sending was halted, or the mail server "
+                "refused them for now until the end. They are held as stale; nothing mails them by itself."
+            )
+        ],
+        facts=[
+            ("Campaign", str(alert.campaign)),
+            ("Cohorts (users)", ", ".join(f"{day} ({users})" for day, users in cohorts)),
+        ],
+        what_to_do=(
+            "find out why: was the DAG paused, or sending halted? lifecycle why USER says what the mail "
+            f"server answered. If the mail is still worth it, lifecycle extend {alert.campaign} gives these "
+            "cohorts more time."
+        ),
+    )
+
+
 def _provider_stopped(alert: Alert) -> _Content:
     return _Content(
         subject=f"Sending stopped: {alert.facts['smtp_conn_id']} refuses too much",
@@ -195,6 +218,7 @@ def _witness_forgot(alert: Alert) -> _Content:
 _CONTENT: dict[str, Callable[[Alert], _Content]] = {
     "limit_exceeded": _limit_exceeded,
     "in_doubt": _in_doubt,
+    "expired": _expired,
     "missing_cohorts": _missing_cohorts,
     "provider_stopped": _provider_stopped,
     "ledger_went_back": _ledger_went_back,

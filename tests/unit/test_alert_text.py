@@ -56,6 +56,7 @@ def test_link_to_the_run_is_short_in_html_and_whole_in_text() -> None:
     [
         ("in_doubt", {"users": 1, "user_ids": ["7"], "cohort_dates": ["2026-05-01"]}, "1 user may or may not"),
         ("missing_cohorts", {"cohort_dates": ["2026-05-02", "2026-05-03"]}, "2026-05-02, 2026-05-03"),
+        ("expired", {"users": 3, "cohort_dates": {"2026-05-01": 1, "2026-05-02": 2}}, "2026-05-01 (1), 2026-05-02 (2)"),
         ("provider_stopped", {"smtp_conn_id": "lifecycle_smtp", "reason": "20 mails in a row were refused"}, "20 mails in a row"),
         ("witness_forgot", {"newest_mark": "2026-05-05T06:00:00+00:00"}, "the newest at 2026-05-05T06:00:00+00:00"),
     ],

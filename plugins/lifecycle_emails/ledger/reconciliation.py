@@ -14,7 +14,7 @@ from typing import Any
 from lifecycle_emails.campaign import Campaign
 from lifecycle_emails.ledger.alerts import NAMED_USERS, undelivered_alerts
 from lifecycle_emails.ledger.queries import query
-from lifecycle_emails.ledger.session import LedgerConnection
+from lifecycle_emails.ledger.session import LedgerConnection, one_row
 from lifecycle_emails.ledger.throttle import ThrottleNow, throttle_now
 from lifecycle_emails.ledger.upkeep import sweep
 
@@ -63,11 +63,19 @@ def reconcile(
     rows = ledger.execute(query("states_by_cohort"), arguments).fetchall()
     audiences = ledger.execute(query("cohort_audiences"), arguments).fetchall()
     throttle = throttle_now(ledger, campaign.smtp_conn_id) if throttled else None
-    table = _table(campaign.id, rows, audiences)
+    planned, due, later, again_until, deadline = one_row(ledger.execute(query("open_rows"), arguments))
+    lines = [_table(campaign.id, rows, audiences)]
+    if later:
+        lines.append(
+            f"{later} users were refused for now and are due again, the last at {again_until}: a later "
+            f"scheduled run takes them, until {deadline}"
+        )
+    if throttle:
+        lines.append(throttle.words(campaign.smtp_conn_id))
     return Reconciliation(
         waiting_until=awaited[0] if awaited else None,
-        problems=tuple(_problems(ledger, campaign, arguments, audiences, throttle)),
-        table=f"{table}\n{throttle.words(campaign.smtp_conn_id)}" if throttle else table,
+        problems=tuple(_problems(ledger, campaign, arguments, audiences, throttle, planned=planned, due=due)),
+        table="\n".join(lines),
         counts=_counts(rows),
     )
 
@@ -78,10 +86,11 @@ def _problems(
     arguments: dict[str, Any],
     audiences: Sequence[tuple[Any, ...]],
     throttle: ThrottleNow | None,
+    *,
+    planned: int,
+    due: int,
 ) -> list[str]:
     problems = []
-    open_rows = ledger.execute(query("open_rows"), arguments).fetchone()
-    planned, due, _ = open_rows or (0, 0, 0)
     stops = [row[0] for row in ledger.execute(query("sending_stopped"), arguments)]
     left_for_tomorrow = (
         throttle is not None and throttle.day_is_used_up

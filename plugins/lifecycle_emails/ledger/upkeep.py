@@ -88,7 +88,7 @@ def keep_up(
         arguments = {"campaign": campaign_id}
         with _kept_apart(f"closing cohorts of {campaign_id}", errors), _impatient(ledger):
             ledger.execute(query("lock_campaign"), arguments)
-            stale += ledger.execute(query("hold_stale"), arguments).rowcount
+            stale += _hold_stale(ledger, campaign_id)
             ledger.execute(query("lock_overdue_cohorts"), arguments)
             closed += ledger.execute(query("close_cohorts"), arguments).rowcount
     for campaign in campaigns:
@@ -155,6 +155,18 @@ def _tell_of_doubts(ledger: LedgerConnection, campaign_id: str) -> None:
     ledger.execute(
         query("bind_doubts_to_alert"), {"alert_id": alert_id, "event_ids": [doubt[0] for doubt in doubts]}
     )
+
+
+def _hold_stale(ledger: LedgerConnection, campaign_id: str) -> int:
+    """Hold whom no run has mailed in time, and record an alert: they end here, and no run would say so."""
+    held = ledger.execute(query("hold_stale"), {"campaign": campaign_id}).fetchall()
+    surprising = {day.isoformat(): users for day, _, users in held if users}
+    if surprising:
+        facts = {"users": sum(surprising.values()), "cohort_dates": surprising}
+        create_alert(
+            ledger, "expired", campaign_id, None, run="maintenance", facts=facts, callbacks=MAINTENANCE
+        )
+    return sum(users for _, users, _ in held)
 
 
 def _tell_of_gaps(ledger: LedgerConnection, campaign: Campaign, now: datetime) -> int:

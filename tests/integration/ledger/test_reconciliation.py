@@ -137,6 +137,16 @@ def test_daily_maximum_of_the_throttle_is_said_and_who_waits_for_it_is_no_proble
         assert "mails of" not in taken_out_of_the_file.table
 
 
+def test_users_who_are_due_again_later_are_named_and_no_problem(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        again = datetime.now(UTC) + timedelta(minutes=30)
+        add_sends(ledger, ["1", "2"], state="ready", not_before=again)
+        result = reconcile(ledger, CAMPAIGN, [COHORT_DATE])
+        assert result.problems == ()
+        assert "2 users were refused for now and are due again, the last at" in result.table.splitlines()[-1]
+
+
 def test_day_of_the_throttle_that_ended_meanwhile_is_named_as_a_cause(ledger_database: str) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)

@@ -238,6 +238,26 @@ def test_campaign_that_never_ran_has_no_gaps(ledger_database: str) -> None:
         assert keep_up(ledger, [make_campaign()], now=datetime.now(UTC)).missing == 0
 
 
+def test_those_whom_no_run_mailed_before_their_deadline_are_told_once(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger:
+        add_cohort(ledger)
+        add_sends(
+            ledger, ["refused for now"], state="ready", not_before=datetime.now(UTC) + timedelta(minutes=5)
+        )
+        add_sends(ledger, ["never judged"], state="planned")
+        add_sends(ledger, ["mailed"], state="sent")
+        add_sends(ledger, ["held"], state="held")
+        let_time_pass(ledger, timedelta(days=2))
+        for _ in range(2):
+            keep_up(ledger, (), now=BEFORE_ANY_TICK)
+        [alert] = undelivered_alerts(ledger, None)
+        assert (alert.kind, alert.campaign, alert.facts) == (
+            "expired",
+            "day4_follow_up",
+            {"users": 2, "cohort_dates": {COHORT_DATE.isoformat(): 2}},
+        )
+
+
 def test_retention_drops_detail_of_old_cohorts_and_never_a_key(ledger_database: str) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)

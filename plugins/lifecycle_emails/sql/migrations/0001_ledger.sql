@@ -174,7 +174,7 @@ CREATE TABLE lifecycle.alerts (
     callbacks text[] NOT NULL,
     escalated_at timestamptz,
     CONSTRAINT alert_kind_is_known CHECK (
-        kind IN ('limit_exceeded', 'in_doubt', 'missing_cohorts', 'provider_stopped', 'ledger_went_back')
+        kind IN ('limit_exceeded', 'in_doubt', 'expired', 'missing_cohorts', 'provider_stopped', 'ledger_went_back')
     )
 );
 CREATE INDEX alerts_by_age ON lifecycle.alerts (created_at);

@@ -21,6 +21,7 @@ ALTER TABLE lifecycle.alerts
     DROP CONSTRAINT alert_kind_is_known,
     ADD CONSTRAINT alert_kind_is_known CHECK (
         kind IN (
-            'limit_exceeded', 'in_doubt', 'missing_cohorts', 'provider_stopped', 'ledger_went_back', 'witness_forgot'
+            'limit_exceeded', 'in_doubt', 'expired', 'missing_cohorts', 'provider_stopped', 'ledger_went_back',
+            'witness_forgot'
         )
     );
