@@ -106,12 +106,13 @@ def test_suppressed_user_is_told_who_wanted_it(why: Why) -> None:
 
 
 def test_user_is_found_by_address_and_the_address_is_not_repeated(why: Why) -> None:
-    why.run.add_users(42, 43)
+    somebody_else = 4_300_000_043  # no part of a time
+    why.run.add_users(42, somebody_else)
     why.run.plan()
     status, said, _ = why.ask("--address", "User42@Example.com")
     assert status == 0
     assert "user 42 has not got it yet: ready" in said
-    assert "43" not in said.replace(str(today()), "")
+    assert str(somebody_else) not in said
     assert "@example.com" not in said.lower()
     status, _, refused = why.ask("--address", "nobody@example.com")
     assert (status, "knows nobody by this address" in refused) == (1, True)
