@@ -17,6 +17,7 @@ class CuttingProxy:
         self._target = target
         self._cut = threading.Event()
         self._deny = threading.Event()
+        self._lose = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
@@ -46,6 +47,10 @@ class CuttingProxy:
         """The next COMMIT that the server carries out is answered to the client with ROLLBACK."""
         self._deny.set()
 
+    def lose_next_commit(self) -> None:
+        """The next COMMIT that the server carries out is not answered: the client loses its connection."""
+        self._lose.set()
+
     def _accept(self) -> None:
         while True:
             try:
@@ -63,6 +68,9 @@ class CuttingProxy:
             while data := source.recv(65536):
                 if from_server and self._cut.is_set():
                     self._cut.clear()
+                    break
+                if from_server and self._lose.is_set() and COMMITTED in data:
+                    self._lose.clear()
                     break
                 if from_server and self._deny.is_set() and COMMITTED in data:
                     self._deny.clear()
