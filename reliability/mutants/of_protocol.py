@@ -8,6 +8,7 @@ _GATE_TESTS = "tests/integration/ledger/test_gate.py::"
 _SENDER_TESTS = "tests/integration/delivery/test_sender.py::"
 _TRANSITION_TESTS = "tests/integration/ledger/test_transitions.py::"
 _EXTENDING_TESTS = "tests/integration/ledger/test_extending.py::"
+_MOVING_TESTS = "tests/integration/test_moving.py::"
 _UPKEEP_TESTS = "tests/integration/ledger/test_upkeep.py::"
 
 
@@ -219,6 +220,20 @@ PROTOCOL = (
         "WHEN 'in_doubt' THEN NEW.state IN ('planned', 'sent', 'rejected')",
         "WHEN 'in_doubt' THEN NEW.state IN ('planned', 'ready', 'sent', 'rejected')",
         _TRANSITION_TESTS + "test_database_allows_exactly_the_pairs_of_the_table",
+    ),
+    _mutant(
+        "trigger lets a doubt move to another cohort",
+        "sql/migrations/0001_ledger.sql",
+        "OLD.cohort_date <> NEW.cohort_date AND OLD.state NOT IN ('planned', 'held', 'ready')",
+        "OLD.cohort_date <> NEW.cohort_date AND OLD.state NOT IN ('planned', 'held', 'ready', 'in_doubt')",
+        _TRANSITION_TESTS + "test_database_refuses",
+    ),
+    _mutant(
+        "who was attempted in vain is not moved",
+        "sql/queries/move_arrivals.sql",
+        "WHERE s.ctid = moving.row_at",
+        "WHERE s.attempt IS NULL AND s.ctid = moving.row_at",
+        _MOVING_TESTS + "test_corrected_creation_date_moves_who_was_attempted_in_vain_and_the_mail_goes_out",
     ),
     _mutant(
         "trigger lets a token pass twice",

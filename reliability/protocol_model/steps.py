@@ -114,7 +114,7 @@ class Steps:
             return
         if user.state == "planned" and not hold:
             yield move("limit_rate holds: capped", "held", "capped")
-        if user.state in ("held", "ready") and not user.attempted:
+        if user.state in ("held", "ready"):
             yield move("extract_cohort moves it to another cohort", "planned")
         if user.state == "rejected":
             yield move("a person releases it", "planned")

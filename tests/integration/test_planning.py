@@ -14,20 +14,10 @@ from lifecycle_emails.errors import LedgerError, SourceError
 from lifecycle_emails.frequency_cap import CapRule
 from lifecycle_emails.ledger.dry_run import dry_run
 from lifecycle_emails.ledger.planning import extract_cohort, frozen_cohort, planned_cohort
-from lifecycle_emails.ledger.settling import SettleAs, Which, settle
 from tests.daily_run import DailyRun, today
 from tests.integration.ledger.rows import let_time_pass
-from tests.smtp_script import Reply, Reset
 
 ONE_PER_20_HOURS = (CapRule("one_per_20_hours", 1, timedelta(hours=20)),)
-
-
-def cohort_of(run: DailyRun, user_id: int) -> date:
-    row = run.ledger.execute(
-        "SELECT cohort_date FROM lifecycle.sends WHERE user_id = %s", (str(user_id),)
-    ).fetchone()
-    assert row is not None
-    return row[0]
 
 
 def test_cohort_is_planned_once_in_batches_in_order_of_id(daily_run: DailyRun) -> None:
@@ -106,48 +96,6 @@ def test_user_capped_today_is_sent_by_a_later_scheduled_run(daily_run: DailyRun,
     ).fetchall()
     assert row == [("sent",)]
     assert smtp_server.copies() == {("welcome", "1"): 2}  # one of them in the other campaign's name
-
-
-@pytest.mark.parametrize(
-    "answer", [Reply(451, "4.3.0 disk full"), Reset()], ids=["refused", "in doubt, settled"]
-)
-def test_corrected_creation_date_moves_who_was_attempted_in_vain_and_the_mail_goes_out(
-    daily_run: DailyRun, smtp_server, answer: Reply | Reset
-) -> None:
-    yesterday = today() - timedelta(days=1)
-    smtp_server.on("dot", answer, times=1)
-    daily_run.add_users(1, day=yesterday)
-    daily_run.send(daily_run.plan(yesterday))
-    let_time_pass(daily_run.ledger, timedelta(hours=1))
-    if isinstance(answer, Reset):
-        settle(daily_run.ledger, "welcome", Which(), SettleAs.SEND_AGAIN, reason="never had it")
-    daily_run.source.execute("UPDATE users SET created_at = created_at + interval '1 day'")
-    daily_run.send(daily_run.plan(with_earlier=True))
-    assert daily_run.states() == {"1": "sent"}
-    assert cohort_of(daily_run, 1) == today()
-    assert smtp_server.copies() == {("welcome", "1"): 1}
-
-
-def test_corrected_creation_date_moves_who_was_not_gated_and_mails_nobody_twice(
-    daily_run: DailyRun, smtp_server
-) -> None:
-    yesterday = today() - timedelta(days=1)
-    daily_run.add_users(1, 2, day=yesterday)
-    daily_run.plan(yesterday)
-    daily_run.ledger.execute(
-        "UPDATE lifecycle.sends SET state = 'held', held_reason = 'capped' WHERE user_id = '2'"
-    )
-    daily_run.source.execute("UPDATE users SET created_at = created_at + interval '1 day'")
-    extracted = daily_run.extract()
-    assert (extracted.moved, extracted.elsewhere) == (2, 0)
-    assert daily_run.states() == {"1": "planned", "2": "planned"}
-    assert cohort_of(daily_run, 1) == today()
-    daily_run.send(daily_run.plan())
-    daily_run.source.execute("UPDATE users SET created_at = created_at - interval '1 day'")
-    extracted = daily_run.extract(yesterday)
-    assert (extracted.moved, extracted.elsewhere) == (0, 2)
-    daily_run.send(daily_run.plan(yesterday))
-    assert smtp_server.copies() == {("welcome", "1"): 1, ("welcome", "2"): 1}
 
 
 @pytest.mark.parametrize("timezone", ["Pacific/Kiritimati", "America/Los_Angeles"])

@@ -155,15 +155,27 @@ class World:
             self.ledger, self.source, campaign, self.audience, cohort_date, with_earlier=with_earlier
         )
         windows = self.ledger.execute(
-            "SELECT window_start, window_end FROM lifecycle.cohorts WHERE campaign = %s AND cohort_date = ANY (%s)",
+            "SELECT cohort_date, window_start, window_end FROM lifecycle.cohorts"
+            " WHERE campaign = %s AND cohort_date = ANY (%s)",
             (name, list(extracted.cohort_dates)),
         ).fetchall()
-        for window in windows:
+        for day, *window in windows:
             found = self.source.execute(
                 "SELECT user_id FROM users WHERE created_at >= %s AND created_at < %s", window
-            )
+            ).fetchall()
             self.seen |= {(name, user) for (user,) in found}
+            self._check_found(name, day, [str(user) for (user,) in found])
         return extracted.cohort_dates
+
+    def _check_found(self, name: str, cohort_date: date, users: list[str]) -> None:
+        """Whom the source returns for a planned cohort stands in it and has not left, or may have the mail already."""
+        lost = self.ledger.execute(
+            "SELECT user_id, cohort_date, state::text, held_reason::text FROM lifecycle.sends"
+            " WHERE campaign = %s AND user_id = ANY (%s) AND state IN ('planned', 'held', 'ready')"
+            " AND (cohort_date <> %s OR held_reason = 'left_audience')",
+            (name, users, cohort_date),
+        ).fetchall()
+        assert not lost, f"the source returns them for {cohort_date}: {lost}"
 
     def limit(self, name: str, dates: Sequence[date]) -> None:
         """Reserve slots, and note the order and the rules under which each was reserved."""

@@ -227,6 +227,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self.maintenance_runs()
             self._record(attempt, refusal)
 
+    @rule(whom=WHOM, refusal=st.sampled_from([RecordedAs.RETRY, RecordedAs.NO_DOT]), days_ago=DAYS_AGO)
+    def created_at_is_corrected_after_a_refusal(self, whom: int, refusal: RecordedAs, days_ago: int) -> None:
+        if attempt := self._pass(whom, accepted=False):
+            self._record(attempt, refusal)
+            self.world.put_user(attempt.user, days_ago)
+            self.world.extract(attempt.campaign, days_ago, with_earlier=True)
+
     def _pass(self, whom: int, *, accepted: bool) -> Attempt | None:
         return self._ask(*self._whom(whom), accepted=accepted)
 

@@ -9,11 +9,11 @@ moving AS (
     JOIN lifecycle.send_keys AS k
         ON k.user_id = a.user_id AND k.campaign = %(campaign)s AND k.occurrence = 'once' AND k.cohort_date <> %(cohort_date)s
     CROSS JOIN LATERAL (
-        SELECT user_id, cohort_date, attempt, state FROM lifecycle.sends
+        SELECT user_id, cohort_date, state FROM lifecycle.sends
         WHERE user_id = k.user_id AND campaign = k.campaign AND occurrence = k.occurrence AND cohort_date = k.cohort_date
         OFFSET 0 -- key by key, in the key's own partition; as a join every partition was read
     ) AS s
-    WHERE s.attempt IS NULL AND s.state IN ('planned', 'held', 'ready')
+    WHERE s.state IN ('planned', 'held', 'ready')
 ),
 keys AS (
     UPDATE lifecycle.send_keys AS k

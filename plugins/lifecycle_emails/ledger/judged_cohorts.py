@@ -67,7 +67,7 @@ class JudgedCohorts:
         self._spool = spool
         self._parts: list[tuple[RunToTry, Cohort, int, int]] = []
         self.elsewhere = 0
-        """Users of the audiences who stay in another cohort, where they were mailed before."""
+        """Users of the audiences who stay in another cohort: mailed, on their way, in doubt or rejected."""
 
     def __iter__(self) -> Iterator[tuple[RunToTry, Cohort, Iterator[JudgedUser]]]:
         """Give each cohort with its users, who must be read before the next cohort is asked for."""

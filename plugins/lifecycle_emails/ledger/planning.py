@@ -143,7 +143,7 @@ def _plan(
         in_doubt = ledger.execute(query("doubt_arrivals"), arguments).rowcount
     log.info(
         "%s, cohort %s: %d users in the audience, %d new, %d moved here from another cohort, %d already "
-        "mailed, being mailed or in doubt in another cohort, %d have left the audience",
+        "mailed, being mailed, in doubt or rejected in another cohort, %d have left the audience",
         campaign.id, cohort_date, found, new, moved, elsewhere, departed,
     )  # fmt: skip
     if in_doubt:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.ledger.rows import add_cohort, add_sends, connect, let_time_pass
+from tests.integration.ledger.rows import COHORT_DATE, add_cohort, add_sends, connect, let_time_pass
 
 PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
 NEEDED = {
@@ -24,6 +24,7 @@ NEEDED = {
 }
 
 
+OTHER_COHORT = COHORT_DATE - timedelta(days=1)
 AS_AN_ANSWER = "SET lifecycle.answer_was_read = 'yes'"
 """What record_outcomes says in its transaction."""
 
@@ -91,6 +92,10 @@ def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) ->
         "UPDATE lifecycle.sends SET state = 'rejected' WHERE user_id = 'sending'",
         "UPDATE lifecycle.sends SET state = 'sending', gate_at = now(), answer_due = now() WHERE user_id = 'ready'",
         "UPDATE lifecycle.sends SET cohort_date = '2026-05-02' WHERE user_id = 'planned'",
+        "UPDATE lifecycle.sends SET cohort_date = '2026-04-30' WHERE user_id = 'sending'",
+        "UPDATE lifecycle.sends SET cohort_date = '2026-04-30' WHERE user_id = 'in_doubt'",
+        "UPDATE lifecycle.sends SET cohort_date = '2026-04-30' WHERE user_id = 'sent'",
+        "UPDATE lifecycle.sends SET cohort_date = '2026-04-30' WHERE user_id = 'rejected'",
         "UPDATE lifecycle.cohorts SET not_after = not_after + interval '1 day'",
         "UPDATE lifecycle.cohorts SET window_end = window_end + interval '1 hour'",
         "INSERT INTO lifecycle.sends (user_id, campaign, cohort_date, batch) VALUES ('x', 'day4_follow_up', '2026-05-09', 0)",
@@ -102,7 +107,8 @@ def test_database_allows_exactly_the_pairs_of_the_table(ledger_database: str) ->
 def test_database_refuses(ledger_database: str, statement: str) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)
-        for state in ("planned", "ready", "sending", "sent"):
+        add_cohort(ledger, cohort_date=OTHER_COHORT)
+        for state in ("planned", "ready", "sending", "in_doubt", "sent", "rejected"):
             add_sends(ledger, [state], state=state)
         before = ledger.execute("SELECT * FROM lifecycle.sends ORDER BY user_id").fetchall()
         with pytest.raises(psycopg.errors.IntegrityError):

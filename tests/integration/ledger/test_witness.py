@@ -24,6 +24,7 @@ from lifecycle_emails.ledger.witness import (
     watch,
     witness_of,
 )
+from tests.daily_run import today
 from tests.integration.ledger.going_back import ask_gate, let_go, now, say_moved
 from tests.integration.ledger.rows import (
     COHORT_DATE,
@@ -35,6 +36,7 @@ from tests.integration.ledger.rows import (
     states,
     without_triggers,
 )
+from tests.smtp_script import Reply
 
 CAMPAIGN = "day4_follow_up"
 
@@ -194,6 +196,22 @@ def test_user_moved_into_a_lost_cohort_is_in_doubt(daily_run) -> None:
     daily_run.extract(not_due_yet)
     assert daily_run.states() == {"1": "planned"}
     daily_run.source.execute("UPDATE users SET created_at = created_at - interval '2 days'")
+    daily_run.extract()
+    assert daily_run.states() == {"1": "in_doubt"}
+
+
+def test_user_attempted_before_the_backup_and_moved_into_a_lost_cohort_is_in_doubt(
+    daily_run, smtp_server
+) -> None:
+    """In the time that is forgotten the user may have been moved as well, and mailed."""
+    yesterday = today() - timedelta(days=1)
+    smtp_server.on("dot", Reply(451, "4.3.0 disk full"), times=1)
+    daily_run.add_users(1, day=yesterday)
+    daily_run.send(daily_run.plan(yesterday))
+    let_time_pass(daily_run.ledger, timedelta(days=10))
+    let_go(daily_run.ledger, None, now() - timedelta(hours=1))
+    assert daily_run.states() == {"1": "ready"}  # that cohort was over by then
+    daily_run.source.execute("UPDATE users SET created_at = created_at + interval '1 day'")
     daily_run.extract()
     assert daily_run.states() == {"1": "in_doubt"}
 
