@@ -142,8 +142,9 @@ def _expired(alert: Alert) -> _Content:
         paragraphs=[
             (
                 f"{_users(alert.facts['users'])} of campaign {alert.campaign} were not mailed before the "
-                "deadline of their cohort: no run judged them, sending was halted, or the mail server "
-                "refused them for now until the end. They are held as stale; nothing mails them by itself."
+                "deadline of their cohort: no run came, sending was halted, the mail server refused them for "
+                "now until the end, the size of the cohort was not approved, or a run's own shorter deadline "
+                "held them. They are held as stale; nothing mails them by itself."
             )
         ],
         facts=[

@@ -67,8 +67,9 @@ def reconcile(
     lines = [_table(campaign.id, rows, audiences)]
     if later:
         lines.append(
-            f"{later} users were refused for now and are due again, the last at {again_until}: a later "
-            f"scheduled run takes them, until {deadline}"
+            f"{later} users were refused for now and are due again, the last at "
+            f"{again_until:%Y-%m-%d %H:%M %Z}; a later scheduled run takes them before their deadline, "
+            f"{deadline:%Y-%m-%d %H:%M %Z}"
         )
     if throttle:
         lines.append(throttle.words(campaign.smtp_conn_id))

@@ -7,6 +7,7 @@ delivering it is somebody else's work. Reports gaps between cohorts; it does not
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -153,20 +154,29 @@ def _tell_of_doubts(ledger: LedgerConnection, campaign_id: str) -> None:
         ledger, "in_doubt", campaign_id, None, run="maintenance", facts=facts, callbacks=MAINTENANCE
     )
     ledger.execute(
-        query("bind_doubts_to_alert"), {"alert_id": alert_id, "event_ids": [doubt[0] for doubt in doubts]}
+        query("bind_events_to_alert"), {"alert_id": alert_id, "event_ids": [doubt[0] for doubt in doubts]}
     )
 
 
 def _hold_stale(ledger: LedgerConnection, campaign_id: str) -> int:
-    """Hold whom no run has mailed in time, and record an alert: they end here, and no run would say so."""
+    """Hold whom no run has mailed in time; tell of them, and of the ready whom a run or the gate held so."""
     held = ledger.execute(query("hold_stale"), {"campaign": campaign_id}).fetchall()
-    surprising = {day.isoformat(): users for day, _, users in held if users}
-    if surprising:
-        facts = {"users": sum(surprising.values()), "cohort_dates": surprising}
-        create_alert(
+    expired = ledger.execute(query("expired_to_tell"), {"campaign": campaign_id}).fetchall()
+    users = {(day, user_id) for day, _, planned in held for user_id in planned}
+    users |= {(day, user_id) for _, user_id, day in expired}
+    if users:
+        of_day = Counter(day for day, _ in sorted(users))
+        facts = {
+            "users": len(users),
+            "cohort_dates": {day.isoformat(): count for day, count in of_day.items()},
+        }
+        alert_id = create_alert(
             ledger, "expired", campaign_id, None, run="maintenance", facts=facts, callbacks=MAINTENANCE
         )
-    return sum(users for _, users, _ in held)
+        ledger.execute(
+            query("bind_events_to_alert"), {"alert_id": alert_id, "event_ids": [row[0] for row in expired]}
+        )
+    return sum(count for _, count, _ in held)
 
 
 def _tell_of_gaps(ledger: LedgerConnection, campaign: Campaign, now: datetime) -> int:

@@ -144,7 +144,11 @@ def test_users_who_are_due_again_later_are_named_and_no_problem(ledger_database:
         add_sends(ledger, ["1", "2"], state="ready", not_before=again)
         result = reconcile(ledger, CAMPAIGN, [COHORT_DATE])
         assert result.problems == ()
-        assert "2 users were refused for now and are due again, the last at" in result.table.splitlines()[-1]
+        [(deadline,)] = ledger.execute("SELECT not_after FROM lifecycle.cohorts").fetchall()
+        assert result.table.splitlines()[-1] == (
+            f"2 users were refused for now and are due again, the last at {again:%Y-%m-%d %H:%M} UTC; a later "
+            f"scheduled run takes them before their deadline, {deadline:%Y-%m-%d %H:%M} UTC"
+        )
 
 
 def test_day_of_the_throttle_that_ended_meanwhile_is_named_as_a_cause(ledger_database: str) -> None:

@@ -96,13 +96,15 @@ CREATE TABLE lifecycle.send_events (
     attempt uuid,
     detail text,
     actor text NOT NULL DEFAULT coalesce(nullif(current_setting('lifecycle.actor', true), ''), session_user),
-    -- the alert that told the team of this doubt
+    -- the alert that told the team of this doubt, or of this user whom it was too late for
     alert_id uuid
 );
 CREATE INDEX send_events_by_user ON lifecycle.send_events (user_id, campaign);
 CREATE INDEX send_events_by_time ON lifecycle.send_events USING brin (happened_at);
 CREATE INDEX send_events_in_doubt ON lifecycle.send_events (campaign, user_id) WHERE to_state = 'in_doubt';
 CREATE INDEX send_events_to_tell ON lifecycle.send_events (campaign) WHERE to_state = 'in_doubt' AND alert_id IS NULL;
+CREATE INDEX send_events_expired ON lifecycle.send_events (campaign)
+    WHERE from_state = 'ready' AND held_reason = 'stale' AND alert_id IS NULL;
 
 -- A batch: what one mapped task sends. Its lease only avoids wasted work; the send's own state is what fences.
 CREATE TABLE lifecycle.batches (
