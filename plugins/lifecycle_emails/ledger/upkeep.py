@@ -162,7 +162,7 @@ def _hold_stale(ledger: LedgerConnection, campaign_id: str) -> int:
     """Hold whom no run has mailed in time; tell of them, and of the ready whom a run or the gate held so."""
     held = ledger.execute(query("hold_stale"), {"campaign": campaign_id}).fetchall()
     expired = ledger.execute(query("expired_to_tell"), {"campaign": campaign_id}).fetchall()
-    users = {(day, user_id) for day, _, planned in held for user_id in planned}
+    users = {(day, user_id) for day, _, in_time in held for user_id in in_time}
     users |= {(day, user_id) for _, user_id, day in expired}
     if users:
         of_day = Counter(day for day, _ in sorted(users))
