@@ -16,7 +16,6 @@ import psycopg
 import pytest
 
 from bench.throttle import largest_excess
-from lifecycle_emails.ledger.session import one_row
 from local_stack.airflow_api import AirflowApi, Run
 from local_stack.errors import StackError
 from local_stack.mail_store import MailStore
@@ -150,7 +149,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket
     )
     project.add(
         THROTTLED,
-        OF_ITS_OWN.format(campaign=THROTTLED, users=4),
+        OF_ITS_OWN.format(campaign=THROTTLED, users=6),
         f"""
         '''An Airflow DAG whose provider is slow.'''
         from datetime import UTC, datetime
@@ -161,7 +160,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, silent_chat: socket.socket
             "{THROTTLED}", start_date=datetime(2026, 1, 1, tzinfo=UTC), on_limit_exceeded=[print]
         )
         """,
-        batch_size=2,
+        batch_size=3,
         connections=1,
         smtp_conn_id="slow_provider",
     )
@@ -264,28 +263,30 @@ def test_scheduler_sends_one_day_and_a_rerun_sends_nothing(
     assert MailStore(stack.settings.mails).copies() == copies
 
 
-def leases(stack: LocalStack, campaign: str) -> int:
+def leased_batches(stack: LocalStack, campaign: str) -> set[int]:
     with psycopg.connect(stack.postgres.url("lifecycle")) as ledger:
-        query = "SELECT count(*) FROM lifecycle.batches WHERE campaign = %s AND lease_until > now()"
-        return one_row(ledger.execute(query, (campaign,)))[0]
+        query = "SELECT batch FROM lifecycle.batches WHERE campaign = %s AND lease_until > now()"
+        return {batch for (batch,) in ledger.execute(query, (campaign,))}
 
 
 def test_task_that_waits_for_the_throttle_gives_its_slot_and_its_lease_back(
     stack: LocalStack, api: AirflowApi, team_runs: dict[str, Run], slow_provider: ScriptedSmtpServer
 ) -> None:
     run = team_runs[THROTTLED]
-    waiting = ["up_for_reschedule"] * 2
-    wait_for(
-        lambda: task_states(api, run, "send_batch") == waiting and not leases(stack, THROTTLED),
-        lambda: f"{states(stack, THROTTLED)}, {api.tasks(run.dag_id, run.run_id)}",
-    )
+
+    def waits_without_lease() -> bool:
+        tasks = api.tasks(run.dag_id, run.run_id)
+        waiting = {task.map_index for task in tasks if task.state == "up_for_reschedule"}  # each has a batch
+        return bool(waiting - leased_batches(stack, THROTTLED))
+
+    wait_for(waits_without_lease, lambda: f"{states(stack, THROTTLED)}, {api.tasks(run.dag_id, run.run_id)}")
     assert states(stack, THROTTLED).keys() <= {"ready", "sent"}
     run = api.wait_for_run(run, 300)
     assert run.state == "success"
     sending = [task for task in api.tasks(run.dag_id, run.run_id) if task.task_id == "send_batch"]
     assert [task.try_number for task in sending] == [1, 1]  # a wait takes no retry
-    assert states(stack, THROTTLED) == {"sent": 4}
-    assert sorted(slow_provider.copies().values()) == [1] * 4
+    assert states(stack, THROTTLED) == {"sent": 6}
+    assert sorted(slow_provider.copies().values()) == [1] * 6
     arrived = [mail.at for mail in slow_provider.accepted]
     assert largest_excess(arrived, MAILS_PER_SECOND) <= 2
 
