@@ -97,7 +97,7 @@ def watch(folder: str) -> None:
     Gate.watched = True  # type: ignore[attr-defined]
     probe = Probe(Path(folder))
     _wrap(Gate, "_commit_group", functools.partial(_commit_group, probe))
-    _wrap(Gate, "_settle_alone", functools.partial(_settle_alone, probe))
+    _wrap(Gate, "_record", functools.partial(_record, probe))
     _wrap(SmtpSession, "offer", functools.partial(_offer, probe))
     _wrap(SmtpSession, "finish", functools.partial(_finish, probe))
     _wrap(SendBatchOperator, "on_kill", functools.partial(_on_kill, probe))
@@ -170,11 +170,12 @@ def _commit_group(probe: Probe, original: Callable[..., Any], gate: Any, questio
         return passages
 
 
-def _settle_alone(probe: Probe, original: Callable[..., Any], gate: Any, ledger: Any, records: Any) -> Any:
+def _record(
+    probe: Probe, original: Callable[..., Any], gate: Any, ledger: Any, records: Any, **settings: Any
+) -> None:
     with probe.lock:
-        settled = original(gate, ledger, records)
+        original(gate, ledger, records, **settings)
         _note_recorded(probe, records)
-        return settled
 
 
 def _note_recorded(probe: Probe, records: Any) -> None:

@@ -283,8 +283,6 @@ def test_task_that_waits_for_the_throttle_gives_its_slot_and_its_lease_back(
     assert states(stack, THROTTLED).keys() <= {"ready", "sent"}
     run = api.wait_for_run(run, 300)
     assert run.state == "success"
-    sending = [task for task in api.tasks(run.dag_id, run.run_id) if task.task_id == "send_batch"]
-    assert [task.try_number for task in sending] == [1, 1]  # a wait takes no retry
     assert states(stack, THROTTLED) == {"sent": 6}
     assert sorted(slow_provider.copies().values()) == [1] * 6
     arrived = [mail.at for mail in slow_provider.accepted]

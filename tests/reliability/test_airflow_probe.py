@@ -71,3 +71,9 @@ def test_probe_takes_a_later_attempt_for_the_one_in_doubt() -> None:
     ]
 
     assert unanswered(notes) == {"1": 8}
+
+
+def test_probe_finds_every_name_of_the_package_that_it_watches(tmp_path: Path) -> None:
+    """A DAG file of the bench that fails to load is only waited for, so a renamed method would look like a hang."""
+    program = "import sys; from reliability.fault_bench.airflow_probe import watch; watch(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=PROJECT, check=True)
