@@ -13,7 +13,7 @@ LANE = "lifecycle_emails/delivery/lane.py"
 SENDER = "lifecycle_emails/delivery/sender.py"
 MAILS = "lifecycle_emails/delivery/mails.py"
 REPLY = "lifecycle_emails/delivery/reply.py"
-MIGRATION = "lifecycle_emails/sql/migrations/0001_ledger.sql"
+MIGRATIONS = "lifecycle_emails/sql/migrations/"
 QUERIES = "lifecycle_emails/sql/queries/"
 
 ASK = "        passage = self._gate.ask(mail.user_id, attempt, mail.address_hash)\n"
@@ -33,10 +33,18 @@ GUARD_OF_STATE = (
     Patch(
         QUERIES + "pass_gate.sql", "WHERE s.ctid = j.row_at AND s.state = 'ready'", "WHERE s.ctid = j.row_at"
     ),
-    Patch(MIGRATION, "    WHEN 'sent' THEN false\n", "    WHEN 'sent' THEN true\n"),
-    Patch(MIGRATION, "OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW", "OR (false AND NEW"),
-    Patch(MIGRATION, "WHEN (OLD.state = 'sent' AND (NEW.sent_at", "WHEN (false AND (NEW.sent_at"),
-    Patch(MIGRATION, "CHECK ((state = 'sent') = (sent_at IS NOT NULL))", "CHECK (true)"),
+    Patch(MIGRATIONS + "0003_rules.sql", "    WHEN 'sent' THEN false\n", "    WHEN 'sent' THEN true\n"),
+    Patch(
+        MIGRATIONS + "0003_rules.sql",
+        "OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW",
+        "OR (false AND NEW",
+    ),
+    Patch(
+        MIGRATIONS + "0003_rules.sql",
+        "WHEN (OLD.state = 'sent' AND (NEW.sent_at",
+        "WHEN (false AND (NEW.sent_at",
+    ),
+    Patch(MIGRATIONS + "0001_ledger.sql", "CHECK ((state = 'sent') = (sent_at IS NOT NULL))", "CHECK (true)"),
 )
 NO_GUARD_OF_STATE = Variant(
     "the gate takes a row in any state; the triggers and the check behind it are gone too", GUARD_OF_STATE
@@ -197,7 +205,7 @@ NOT_SPACED = Variant(
         ),
         Patch(QUERIES + "take_grants.sql", "    coalesce(1 / g.rate, 0),\n", "    0::double precision,\n"),
         Patch(
-            "lifecycle_emails/sql/migrations/0007_throttle.sql",
+            MIGRATIONS + "0009_throttle.sql",
             "WHEN (NEW.last_grant_at < lifecycle.last_grant(OLD, now()) OR",
             "WHEN (false OR",
         ),

@@ -58,7 +58,7 @@ THROTTLE = (
     ),
     _mutant(
         "a grant can be taken back",
-        "sql/migrations/0007_throttle.sql",
+        "sql/migrations/0009_throttle.sql",
         "NEW.last_grant_at < lifecycle.last_grant(OLD, now())",
         "NEW.last_grant_at < '-infinity'",
         _LEDGER_TESTS + "test_what_was_granted_survives_new_terms_and_is_never_taken_back",

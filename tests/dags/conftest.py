@@ -34,6 +34,7 @@ from airflow.dag_processing.dagbag import DagBag  # noqa: E402  (after its setti
 from airflow.models.dagrun import DagRun  # noqa: E402
 
 from tests.address_search import addresses_in_files, addresses_in_sqlite  # noqa: E402
+from tests.dags.daily_dag import DailyDag  # noqa: E402
 from tests.factories import IncludeFolder  # noqa: E402
 
 
@@ -161,3 +162,9 @@ def source(source_database: str, make_connection: MakeConnection) -> Iterator[ps
     make_connection("lifecycle_source", source_database)
     with psycopg.connect(source_database, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def daily(project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Catcher) -> DailyDag:
+    """Give the example campaign's DAG in a project of its own."""
+    return DailyDag(project, run_dag, ledger, source, catcher)

@@ -1,111 +1,20 @@
 """The daily DAG from beginning to end: real tasks, a real Postgres, real SMTP. The catcher's store is the judge."""
 
-import csv
 import json
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.models.asset import AssetEvent, AssetModel
-from airflow.models.dagrun import DagRun
-from airflow.models.taskinstance import TaskInstance
-from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from lifecycle_emails.ledger.orders import halt, resume, suppress, unsuppress
-from local_stack.catcher import Catcher
 from local_stack.mail_store import Search
-from tests.dags.conftest import MakeConnection, Project, RunDag, smtp_connection, states_of
+from tests.dags.conftest import MakeConnection, smtp_connection, states_of
+from tests.dags.daily_dag import CAMPAIGN, NOTHING_TO_APPROVE, SENT_RUN, DailyDag, once_each, today
 
-CAMPAIGN = "day4_follow_up"
-SENT_RUN = {
-    "extract_cohort": "success",
-    "filter_ledger": "success",
-    "check_volume": "success",
-    "limit_rate": "success",
-    "send_batch 0": "success",
-    "alert": "skipped",
-    "approve_volume": "skipped",
-    "record_approval": "skipped",
-    "limit_rate_approved": "skipped",
-    "send_approved": "skipped",
-    "alert_approved": "skipped",
-    "reconcile": "success",
-}
-NOTHING_TO_APPROVE = {task for task, state in SENT_RUN.items() if state == "skipped"} - {"alert"}
 STEPS = ("extract_cohort", "filter_ledger", "limit_rate", "send_batch")
-DAG_FILE = '''
-"""An Airflow DAG for a test."""
-
-from datetime import timedelta
-
-from airflow.providers.smtp.notifications.smtp import SmtpNotifier
-from lifecycle_emails import lifecycle_dag
-
-dag = lifecycle_dag(
-    "{campaign}",
-    default_args={{"retries": 0}},
-    on_limit_exceeded=[
-        SmtpNotifier(
-            smtp_conn_id="lifecycle_smtp",
-            from_email="alerts@example.com",
-            to="team@example.com",
-            subject="{{{{ alert.subject }}}}",
-            html_content="{{{{ alert.html }}}}",
-        ),
-    ],
-)
-'''
-
-
-def today() -> date:
-    return datetime.now(UTC).date()
-
-
-class DailyDag:
-    """The campaign day4_follow_up with a ledger, users and a catcher of its own."""
-
-    def __init__(self, project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Catcher) -> None:
-        self.project = project
-        self.ledger = ledger
-        self.source = source
-        self.catcher = catcher
-        self._run_dag = run_dag
-        (project.dags / f"{CAMPAIGN}.py").write_text(DAG_FILE.lstrip().format(campaign=CAMPAIGN))
-
-    def add_users(self, *user_ids: int, days_ago: int = 4) -> None:
-        """Add users created so many days before today."""
-        created_at = datetime.combine(today() - timedelta(days=days_ago), datetime.min.time(), UTC)
-        for user_id in user_ids:
-            self.source.execute(
-                "INSERT INTO users (user_id, email, full_name, created_at) VALUES (%s, %s, %s, %s)",
-                (user_id, f"user{user_id}@example.com", f"User {user_id}", created_at + timedelta(hours=1)),
-            )
-
-    def run(self, **arguments: Any) -> DagRun:
-        """Run the DAG by hand for the cohort that is due today, or as the arguments of `DAG.test` say."""
-        if not arguments:
-            arguments = {"run_conf": {"cohort_date": (today() - timedelta(days=4)).isoformat()}}
-        return self._run_dag(CAMPAIGN, **{"logical_date": None, **arguments})
-
-    def copies(self) -> dict[tuple[str, str], int]:
-        """Count what the catcher accepted, by campaign and user id."""
-        return self.catcher.store.copies()
-
-    def states(self) -> dict[str, str]:
-        rows = self.ledger.execute("SELECT user_id, state, held_reason FROM lifecycle.sends").fetchall()
-        return {user_id: f"{state} {reason}" if reason else state for user_id, state, reason in rows}
-
-
-@pytest.fixture
-def daily(project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Catcher) -> DailyDag:
-    return DailyDag(project, run_dag, ledger, source, catcher)
-
-
-def once_each(*user_ids: int) -> dict[tuple[str, str], int]:
-    return {(CAMPAIGN, str(user_id)): 1 for user_id in user_ids}
 
 
 def test_daily_dag_mails_the_cohort_once_and_a_second_run_nobody(daily: DailyDag) -> None:
@@ -225,68 +134,6 @@ def test_xcom_holds_counts_and_no_people(daily: DailyDag) -> None:
     assert values["send_batch", "return_value"]["sent"] == 2
     assert "4711" not in said
     assert "@" not in said
-
-
-def test_dry_run_keeps_and_sends_nothing(daily: DailyDag, capfd: pytest.CaptureFixture[str]) -> None:
-    daily.add_users(1, 2, 3)
-    conf = {"cohort_date": (today() - timedelta(days=4)).isoformat(), "dry_run": True}
-
-    run = daily.run(run_conf=conf)
-
-    assert str(run.state) == "success"
-    assert {task for task, state in states_of(run).items() if state == "skipped"} == {
-        "send_batch",
-        "alert",
-        "reconcile",
-        *NOTHING_TO_APPROVE,
-    }
-    said = capfd.readouterr().out
-    assert "3 users would be mailed" in said
-    before, *each_task = said.split("This is a dry run: ")
-    assert (len(each_task), [line for line in before.splitlines() if " users " in line]) == (3, [])
-    assert daily.copies() == {}
-    assert daily.ledger.execute("SELECT count(*) FROM lifecycle.cohorts").fetchone() == (0,)
-    assert daily.states() == {}
-    [limit_rate] = [task for task in run.get_task_instances() if task.task_id == "limit_rate"]
-    assert not linked_from(daily, limit_rate)
-
-
-def test_dry_run_names_everybody_in_the_log_and_in_a_file(
-    daily: DailyDag, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    dag_file = daily.project.dags / f"{CAMPAIGN}.py"
-    reports = f'    dry_run_reports="file://{tmp_path}/dry-runs",\n'
-    dag_file.write_text(dag_file.read_text().replace("    on_limit", f"{reports}    on_limit"))
-    daily.add_users(1, 2, 3)
-    daily.ledger.execute(
-        "INSERT INTO lifecycle.suppressions (user_id, reason, suppressed_by) VALUES ('2', 'asked', 'a test')"
-    )
-    cohort = today() - timedelta(days=4)
-
-    run = daily.run(run_conf={"cohort_date": cohort.isoformat(), "dry_run": True})
-
-    [limit_rate] = [task for task in run.get_task_instances() if task.task_id == "limit_rate"]
-    report = limit_rate.xcom_pull(task_ids="limit_rate", key="dry_run_report")
-    said = capfd.readouterr().out
-    assert f"A row for each user: {report}" in said
-    assert f"{CAMPAIGN}, cohort {cohort}, would_be_sent: 1, 3" in said
-    with Path(report.removeprefix("file://")).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["user_id"]: row["outcome"] for row in rows} == {
-        "1": "would_be_sent",
-        "2": "suppressed",
-        "3": "would_be_sent",
-    }
-    assert {row["cohort_date"] for row in rows} == {cohort.isoformat()}
-    assert daily.copies() == {}
-    assert daily.states() == {}
-    assert linked_from(daily, limit_rate).endswith("/tasks/limit_rate/xcom")
-
-
-def linked_from(daily: DailyDag, task: TaskInstance) -> str | None:
-    """Give the link to the CSV file, as Airflow's server finds it for the page of a task that has ended."""
-    dag = DagSerialization.from_dict(DagSerialization.to_dict(daily.project.parse().dags[CAMPAIGN]))
-    return dag.get_task(task.task_id).get_extra_links(task, "Dry run, as CSV")
 
 
 def test_run_without_any_date_fails_with_what_to_do(

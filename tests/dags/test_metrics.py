@@ -15,9 +15,7 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 from lifecycle_emails.ledger.orders import suppress
 from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.maintain import MaintainOperator
-from tests.dags.test_daily_dag import CAMPAIGN, DailyDag, daily
-
-__all__ = ["daily"]
+from tests.dags.daily_dag import CAMPAIGN, DailyDag
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "docs" / "monitoring"

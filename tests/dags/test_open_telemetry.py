@@ -24,9 +24,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from lifecycle_emails.ledger.orders import suppress
 from lifecycle_emails.operators import metrics
 from lifecycle_emails.operators.maintain import MaintainOperator
-from tests.dags.test_daily_dag import CAMPAIGN, DailyDag, daily
-
-__all__ = ["daily"]
+from tests.dags.daily_dag import CAMPAIGN, DailyDag
 
 KINDS = {"counter": "sum", "gauge": "gauge", "timer": "exponential_histogram"}
 """What a kind of metric is in OpenTelemetry."""

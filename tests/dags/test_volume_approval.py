@@ -17,8 +17,8 @@ from airflow.utils.state import TaskInstanceState
 from lifecycle_emails.ledger.approving import decide_volume
 from lifecycle_emails.volume import VolumeVerdict
 from local_stack.mail_store import Search
-from tests.dags.conftest import Project, RunDag, states_of
-from tests.dags.test_daily_dag import CAMPAIGN, NOTHING_TO_APPROVE, SENT_RUN, DailyDag, once_each, today
+from tests.dags.conftest import states_of
+from tests.dags.daily_dag import CAMPAIGN, NOTHING_TO_APPROVE, SENT_RUN, DailyDag, once_each, today
 
 COHORT = today() - timedelta(days=4)
 ASKED_RUN = {
@@ -33,9 +33,8 @@ ASKED_RUN["send_batch"] = "skipped"
 
 
 @pytest.fixture
-def daily(project: Project, run_dag: RunDag, ledger: Any, source: Any, catcher: Any) -> DailyDag:
+def daily(daily: DailyDag) -> DailyDag:
     """The daily DAG of a campaign whose cohorts have had one user a day."""
-    daily = DailyDag(project, run_dag, ledger, source, catcher)
     write_volume(daily, "factor: 3\n  floor: 2\n  without_history: 2\n  approvers: [ada]")
     return daily
 

@@ -117,17 +117,59 @@ def test_complaint_that_the_ledger_did_not_hear_is_made_again_at_the_latest_when
     pacing.close()
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = uptime() + 30
+    while not is_so():
+        assert uptime() < deadline
+
+
+def somebody_waits_for_the_lock_of(transaction) -> bool:
+    waiting = transaction.execute(
+        "SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    )
+    return waiting.rowcount > 0
+
+
+def test_complaint_made_while_an_earlier_one_is_written_down_is_written_down_too(
+    ledger, ledger_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle_emails.ledger.throttle.ONE_COMPLAINT_SECONDS", 0)
+    pacing = Pacing(lambda: psycopg.connect(ledger_database), SMTP, Throttle(mails_per_second=16), uuid4(), 1)
+    with connect(ledger_database) as person, person.transaction():
+        person.execute("SELECT FROM lifecycle.throttles FOR UPDATE")
+        pacing.complain("421 4.7.0 too fast")
+        wait_until(lambda: somebody_waits_for_the_lock_of(person))
+        pacing.complain("421 4.7.0 still too fast")
+    wait_until(lambda: throttle_now(ledger, SMTP).slowed_because == "421 4.7.0 still too fast")
+    halved_twice = ledger.execute("SELECT slowed_to FROM lifecycle.throttles").fetchone()
+    assert halved_twice == (pytest.approx(4, rel=0.05),)
+    pacing.close()
+
+
 def test_lanes_left_over_by_a_day_that_ends_get_their_turns_of_the_next_day(
     ledger, ledger_database: str
 ) -> None:
-    """A zone in which it is midnight in three seconds: POSIX's notation has offsets to the second."""
+    """A zone in which it is midnight in three seconds: POSIX's notation has offsets to the second.
+
+    The first to ask waits for a lock until all have asked, so that the group of the others crosses midnight.
+    """
     pacing = Pacing(lambda: psycopg.connect(ledger_database), SMTP, Throttle(mails_per_second=2), uuid4(), 4)
-    ledger.execute(
-        "UPDATE lifecycle.throttles SET day = day - 2, timezone ="
-        " (SELECT format('<x>%s', extract(epoch FROM now() AT TIME ZONE 'UTC'"
-        " - date_trunc('day', now() AT TIME ZONE 'UTC'))::int * interval '1 s' + interval '3 s'))"
-    )
-    turns = [in_thread(lambda: pacing.turn(0)) for _ in range(9)]
+    asked = []
+
+    def event_of_one_who_asks() -> threading.Event:
+        asked.append(threading.Event())
+        return asked[-1]
+
+    pacing.new_event = event_of_one_who_asks
+    with connect(ledger_database) as person, person.transaction():
+        person.execute("SELECT FROM lifecycle.throttles FOR UPDATE")
+        turns = [in_thread(lambda: pacing.turn(0)) for _ in range(9)]
+        wait_until(lambda: len(asked) == 9 and somebody_waits_for_the_lock_of(person))
+        person.execute(
+            "UPDATE lifecycle.throttles SET day = day - 2, timezone = (SELECT format('<x>%s', extract(epoch"
+            " FROM moment - date_trunc('day', moment))::int * interval '1 s' + interval '3 s')"
+            " FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment) AS clock)"
+        )
     assert [turn() for turn in turns] == [True] * 9
     granted = ledger.execute("SELECT granted FROM lifecycle.throttles").fetchone()
     assert granted is not None

@@ -1,8 +1,8 @@
 -- The sends ledger: the only authority on who got which e-mail.
 --
 -- Airflow may run a task twice, at once, late or never; nothing here depends on it. The rules that keep a user from
--- getting a second copy are constraints and triggers of this file, so no code path can forget them.
--- docs/ledger.md explains the states; tests hold its table and diagram against this file.
+-- getting a second copy are constraints of this file and triggers of 0003_rules.sql, so no code path can forget them.
+-- docs/ledger.md explains the states.
 
 CREATE TYPE lifecycle.send_state AS ENUM ('planned', 'held', 'ready', 'sending', 'sent', 'rejected', 'in_doubt');
 
@@ -69,6 +69,8 @@ CREATE TABLE lifecycle.sends (
     template_version text,
     queue_id text,
     detail text,
+    -- beside template_version: the package's version and a hash over its files, written at the gate
+    code_version text,
     PRIMARY KEY (user_id, campaign, occurrence),
     CONSTRAINT held_has_a_reason CHECK ((state = 'held') = (held_reason IS NOT NULL)),
     CONSTRAINT sent_has_sent_at CHECK ((state = 'sent') = (sent_at IS NOT NULL)),
@@ -176,7 +178,10 @@ CREATE TABLE lifecycle.alerts (
     callbacks text[] NOT NULL,
     escalated_at timestamptz,
     CONSTRAINT alert_kind_is_known CHECK (
-        kind IN ('limit_exceeded', 'in_doubt', 'expired', 'missing_cohorts', 'provider_stopped', 'ledger_went_back')
+        kind IN (
+            'limit_exceeded', 'in_doubt', 'expired', 'missing_cohorts', 'provider_stopped', 'ledger_went_back',
+            'witness_forgot'
+        )
     )
 );
 CREATE INDEX alerts_by_age ON lifecycle.alerts (created_at);
@@ -203,250 +208,3 @@ CREATE TABLE lifecycle.cap_refusals (
     alert_id uuid REFERENCES lifecycle.alerts ON DELETE SET NULL
 );
 CREATE INDEX cap_refusals_by_user ON lifecycle.cap_refusals (user_id, rule, refused_at);
-
--- The user's slots under the frequency cap. A slot counts in a window while slot_at > now() - window. Daily limits count
--- the same slots, found through the few cohorts that could be mailed on a day.
-CREATE VIEW lifecycle.cap_slots AS
-SELECT
-    user_id,
-    campaign,
-    state,
-    CASE state
-        WHEN 'sent' THEN sent_at
-        WHEN 'in_doubt' THEN answer_due
-        ELSE timestamptz 'infinity'
-    END AS slot_at,
-    cohort_date
-FROM lifecycle.sends
-WHERE state IN ('ready', 'sending', 'in_doubt', 'sent');
-
-CREATE VIEW lifecycle.suppressions_in_force AS
-SELECT user_id, address_hash, campaign
-FROM lifecycle.suppressions
-WHERE lifted_at IS NULL AND since <= now();
-
--- The filter's predicate, in one place: filter_ledger and limit_rate both go by it. NULL means "may be sent".
--- A view of one table, so that an UPDATE goes through it, and everything about a row is looked up by key: the
--- planner has no join to get wrong. Its statistics know nothing of a cohort planned a minute ago, it expects one
--- row, and joins that suit one row take hours for a hundred thousand.
-CREATE VIEW lifecycle.judgement AS
-SELECT
-    s.user_id,
-    s.campaign,
-    s.occurrence,
-    s.cohort_date,
-    s.batch,
-    s.state,
-    s.held_reason,
-    s.ready_at,
-    s.not_before,
-    s.detail,
-    s.ctid AS row_at,
-    CASE
-        WHEN now() >= (
-            SELECT c.not_after FROM lifecycle.cohorts AS c
-            WHERE c.campaign = s.campaign AND c.cohort_date = s.cohort_date
-        ) THEN 'stale'
-        WHEN EXISTS (
-            SELECT FROM lifecycle.suppressions_in_force AS x
-            WHERE x.user_id = s.user_id AND (x.campaign IS NULL OR x.campaign = s.campaign)
-        ) OR EXISTS (
-            SELECT FROM lifecycle.suppressions_in_force AS x
-            WHERE x.address_hash = s.address_hash AND (x.campaign IS NULL OR x.campaign = s.campaign)
-        ) THEN 'suppressed'
-    END::lifecycle.held_reason AS hold
-FROM lifecycle.sends AS s;
-
--- Rows of cohorts that the judgement might hold: all others are sendable, and need not be judged one by one, which took
--- a quarter of the time of a plan. Found by hash joins, whatever the statistics say: one pass over the cohort for each
--- kind of suppression, and one over the suppressions.
-CREATE FUNCTION lifecycle.rows_to_judge(of_campaign text, of_cohorts date[]) RETURNS SETOF tid LANGUAGE sql STABLE
-SET enable_nestloop = off SET enable_mergejoin = off AS $$
-    SELECT s.ctid
-    FROM lifecycle.sends AS s
-    JOIN lifecycle.suppressions_in_force AS x ON x.user_id = s.user_id
-    WHERE s.campaign = of_campaign AND s.cohort_date = ANY (of_cohorts) AND s.state IN ('planned', 'ready')
-    UNION ALL
-    SELECT s.ctid
-    FROM lifecycle.sends AS s
-    JOIN lifecycle.suppressions_in_force AS x ON x.address_hash = s.address_hash
-    WHERE s.campaign = of_campaign AND s.cohort_date = ANY (of_cohorts) AND s.state IN ('planned', 'ready')
-    UNION ALL
-    SELECT s.ctid
-    FROM lifecycle.sends AS s
-    WHERE s.campaign = of_campaign AND s.state IN ('planned', 'ready')
-      AND s.cohort_date = ANY (ARRAY(
-          SELECT c.cohort_date FROM lifecycle.cohorts AS c
-          WHERE c.campaign = of_campaign AND c.cohort_date = ANY (of_cohorts) AND c.not_after <= now()
-      ))
-$$;
-
-CREATE FUNCTION lifecycle.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = 'integrity_constraint_violation',
-        CONSTRAINT = TG_NAME,
-        MESSAGE = format('the ledger forbids this %s on lifecycle.%s: %s', lower(TG_OP), TG_TABLE_NAME, TG_ARGV[0]);
-END $$;
-
--- What the transition table does not name is refused. A later migration replaces this function to know an exception.
-CREATE FUNCTION lifecycle.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = 'integrity_constraint_violation',
-        CONSTRAINT = TG_NAME,
-        MESSAGE = format('the ledger forbids this update on lifecycle.sends: %s -> %s is no transition; see docs/ledger.md', OLD.state, NEW.state);
-END $$;
-
--- The transition table. Named pairs pass at no cost: the WHEN clause is evaluated without calling the function.
--- AFTER, as all triggers on updates of sends: they refuse the statement just as well, and a single BEFORE trigger would
--- lock every row first, with a record in the log of its own.
-CREATE TRIGGER send_transition_is_legal AFTER UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.state <> NEW.state AND NOT CASE OLD.state
-    WHEN 'planned' THEN NEW.state IN ('held', 'ready')
-    WHEN 'held' THEN NEW.state IN ('planned', 'ready')
-    WHEN 'ready' THEN NEW.state IN ('planned', 'held', 'sending', 'rejected')
-    WHEN 'sending' THEN NEW.state IN ('ready', 'sent', 'rejected', 'in_doubt')
-    WHEN 'in_doubt' THEN NEW.state IN ('planned', 'sent', 'rejected')
-    WHEN 'rejected' THEN NEW.state = 'planned'
-    WHEN 'sent' THEN false
-END)
-EXECUTE FUNCTION lifecycle.check_transition();
-
-CREATE TRIGGER send_key_is_fixed AFTER UPDATE OF user_id, campaign, occurrence ON lifecycle.sends FOR EACH ROW
-WHEN ((OLD.user_id, OLD.campaign, OLD.occurrence) IS DISTINCT FROM (NEW.user_id, NEW.campaign, NEW.occurrence))
-EXECUTE FUNCTION lifecycle.refuse('the key of a send never changes');
-
--- Passing the gate takes a token that nobody has used on this row, and a token in flight is never exchanged.
-CREATE TRIGGER send_attempt_is_fresh AFTER UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (
-    (OLD.state = 'ready' AND NEW.state = 'sending' AND NEW.attempt IS NOT DISTINCT FROM OLD.attempt)
-    OR (OLD.state IN ('sending', 'in_doubt', 'sent') AND NEW.attempt IS DISTINCT FROM OLD.attempt)
-)
-EXECUTE FUNCTION lifecycle.refuse('an attempt has a token of its own, and keeps it');
-
--- Nobody sends again what may still be answered, or was accepted: "send again" waits for answer_due and for the end
--- of the batch's lease. An attempt that learns late that it was refused knows better; record_outcomes says so.
-CREATE FUNCTION lifecycle.check_send_again() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF OLD.queue_id IS NOT NULL THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'integrity_constraint_violation',
-            CONSTRAINT = TG_NAME,
-            MESSAGE = format('user %s: the server accepted this mail (queue id %s); it is never sent again', OLD.user_id, OLD.queue_id);
-    END IF;
-    IF OLD.answer_due >= now() OR EXISTS (
-        SELECT FROM lifecycle.batches AS b
-        WHERE b.campaign = OLD.campaign AND b.cohort_date = OLD.cohort_date AND b.batch = OLD.batch
-          AND b.lease_until >= now()
-    ) THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'integrity_constraint_violation',
-            CONSTRAINT = TG_NAME,
-            MESSAGE = format('user %s: an answer may still come; wait for answer_due and the end of the lease of its batch', OLD.user_id);
-    END IF;
-    RETURN NEW;
-END $$;
-
-CREATE TRIGGER send_again_waits_for_the_answer AFTER UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (
-    OLD.state = 'in_doubt' AND NEW.state = 'planned'
-    AND current_setting('lifecycle.answer_was_read', true) IS DISTINCT FROM 'yes'
-)
-EXECUTE FUNCTION lifecycle.check_send_again();
-
-CREATE TRIGGER sent_is_final AFTER UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.state = 'sent' AND (NEW.sent_at, NEW.gate_at) IS DISTINCT FROM (OLD.sent_at, OLD.gate_at))
-EXECUTE FUNCTION lifecycle.refuse('what was sent, and when, is never rewritten');
-
-CREATE TRIGGER send_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.sends FOR EACH STATEMENT
-EXECUTE FUNCTION lifecycle.refuse('a key that is gone could be mailed again; retention drops detail, never a key');
-
-CREATE TRIGGER send_starts_planned AFTER INSERT ON lifecycle.sends FOR EACH ROW
-WHEN (NEW.state <> 'planned' OR NEW.attempt IS NOT NULL)
-EXECUTE FUNCTION lifecycle.refuse('a send begins as planned');
-
-CREATE TRIGGER cohort_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.cohorts FOR EACH STATEMENT
-EXECUTE FUNCTION lifecycle.refuse('cohorts are kept, so that gaps between them can be found');
-
--- A later migration replaces this function to let a person's written approval move a deadline.
-CREATE FUNCTION lifecycle.check_frozen_cohort() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = 'integrity_constraint_violation',
-        CONSTRAINT = TG_NAME,
-        MESSAGE = 'the ledger forbids this update on lifecycle.cohorts: window, zone, offset and deadline of a cohort are'
-            ' frozen when it is planned';
-END $$;
-
-CREATE TRIGGER cohort_is_frozen BEFORE UPDATE ON lifecycle.cohorts FOR EACH ROW
-WHEN (
-    (OLD.campaign, OLD.cohort_date, OLD.window_start, OLD.window_end, OLD.timezone, OLD.offset_days, OLD.not_after)
-    IS DISTINCT FROM
-    (NEW.campaign, NEW.cohort_date, NEW.window_start, NEW.window_end, NEW.timezone, NEW.offset_days, NEW.not_after)
-)
-EXECUTE FUNCTION lifecycle.check_frozen_cohort();
-
--- Every send belongs to a cohort. Checked per statement: a foreign key would cost five seconds per million rows.
-CREATE FUNCTION lifecycle.check_cohorts_of_sends() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    orphan record;
-BEGIN
-    SELECT a.campaign, a.cohort_date INTO orphan
-    FROM (SELECT DISTINCT campaign, cohort_date FROM arrived) AS a
-    WHERE NOT EXISTS (
-        SELECT FROM lifecycle.cohorts AS c WHERE c.campaign = a.campaign AND c.cohort_date = a.cohort_date
-    )
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'foreign_key_violation',
-            CONSTRAINT = TG_NAME,
-            MESSAGE = format('no cohort %s of campaign %s; plan the cohort before its sends', orphan.cohort_date, orphan.campaign);
-    END IF;
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER sends_arrive_in_a_cohort AFTER INSERT ON lifecycle.sends
-REFERENCING NEW TABLE AS arrived FOR EACH STATEMENT EXECUTE FUNCTION lifecycle.check_cohorts_of_sends();
-
-CREATE FUNCTION lifecycle.check_cohort_of_moved_send() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM FROM lifecycle.cohorts AS c WHERE c.campaign = NEW.campaign AND c.cohort_date = NEW.cohort_date;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'foreign_key_violation',
-            CONSTRAINT = TG_NAME,
-            MESSAGE = format('no cohort %s of campaign %s', NEW.cohort_date, NEW.campaign);
-    END IF;
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER send_moves_to_a_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.cohort_date <> NEW.cohort_date) EXECUTE FUNCTION lifecycle.check_cohort_of_moved_send();
-
-CREATE TRIGGER send_keeps_its_cohort AFTER UPDATE OF cohort_date ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.cohort_date <> NEW.cohort_date AND OLD.state NOT IN ('planned', 'held', 'ready'))
-EXECUTE FUNCTION lifecycle.refuse('a mail on its way, in doubt or done stays in its cohort');
-
-CREATE FUNCTION lifecycle.write_send_event() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO lifecycle.send_events
-        (user_id, campaign, occurrence, cohort_date, from_state, to_state, held_reason, attempt, detail)
-    VALUES
-        (NEW.user_id, NEW.campaign, NEW.occurrence, NEW.cohort_date, OLD.state, NEW.state, NEW.held_reason,
-         coalesce(NEW.attempt, OLD.attempt), NEW.detail);
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER send_event_is_written AFTER UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (
-    (OLD.state, OLD.held_reason) IS DISTINCT FROM (NEW.state, NEW.held_reason)
-    AND (
-        NEW.state IN ('held', 'rejected', 'in_doubt')
-        OR OLD.state IN ('rejected', 'in_doubt')
-        OR (OLD.state = 'sending' AND NEW.state = 'ready')
-        OR (OLD.state = 'ready' AND NEW.state = 'planned')
-    )
-)
-EXECUTE FUNCTION lifecycle.write_send_event();

@@ -65,9 +65,12 @@ CREATE TABLE lifecycle.witness_marks (
 );
 CREATE INDEX witness_marks_by_time ON lifecycle.witness_marks (marked_at);
 
--- How this server differs from the known one; NULL: in nothing that it tells.
+-- How this server differs from the known one; NULL: in nothing that it tells. A row that is gone is a difference too:
+-- without it nothing would ever differ.
 CREATE FUNCTION lifecycle.difference_of_server() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT nullif(concat_ws(', ',
+        CASE WHEN known.only_row IS NULL
+            THEN 'nothing is known of its server any more (lifecycle.known_server is empty)' END,
         CASE WHEN now_.system_identifier <> known.system_identifier
             THEN format('another cluster (system identifier %s, known %s)', now_.system_identifier, known.system_identifier) END,
         CASE WHEN now_.timeline <> known.timeline
@@ -75,7 +78,8 @@ CREATE FUNCTION lifecycle.difference_of_server() RETURNS text LANGUAGE sql STABL
         CASE WHEN now_.sends_oid <> known.sends_oid
             THEN format('another table of sends (oid %s, known %s): a restored dump', now_.sends_oid, known.sends_oid) END
     ), '')
-    FROM lifecycle.known_server AS known, lifecycle.server_identity() AS now_
+    FROM lifecycle.server_identity() AS now_
+    LEFT JOIN lifecycle.known_server AS known ON true
 $$;
 
 -- Why nothing may be sent from this ledger at all; NULL: it may. The gate asks in every group.
@@ -102,24 +106,3 @@ JOIN lifecycle.restores AS r
     ON c.not_after > r.since
     AND c.window_start + make_interval(days => c.offset_days) - interval '3 hours' <= r.released_at
 WHERE r.released_at IS NOT NULL;
-
--- Never gated as far as this ledger knows, but perhaps sent in a time that it has forgotten: such a row may become
--- in_doubt, in the transaction of the release, or when it first comes into a cohort of the lost time.
-CREATE OR REPLACE FUNCTION lifecycle.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF OLD.state IN ('planned', 'held', 'ready') AND NEW.state = 'in_doubt'
-       AND NEW.attempt IS DISTINCT FROM OLD.attempt
-       AND EXISTS (
-           SELECT FROM lifecycle.lost_time AS t
-           WHERE t.campaign = NEW.campaign AND t.cohort_date = NEW.cohort_date
-             AND t.since = NEW.gate_at AND t.released_at = NEW.answer_due
-             AND (t.released_at = now() OR OLD.attempt IS NULL)
-       )
-    THEN
-        RETURN NEW;
-    END IF;
-    RAISE EXCEPTION USING
-        ERRCODE = 'integrity_constraint_violation',
-        CONSTRAINT = TG_NAME,
-        MESSAGE = format('the ledger forbids this update on lifecycle.sends: %s -> %s is no transition; see docs/ledger.md', OLD.state, NEW.state);
-END $$;

@@ -1,8 +1,5 @@
--- By which code each mail was sent, and which run did which step for which cohort.
-
--- Beside template_version: the package's version and a hash over its files, written at the gate.
-ALTER TABLE lifecycle.sends ADD COLUMN code_version text;
-
+-- Which run did which step for which cohort.
+--
 -- A row of sends does not name its run: that would cost every row of every step. This table names the run of each step,
 -- and the times of a send and of its history say which one it was.
 CREATE TABLE lifecycle.cohort_steps (

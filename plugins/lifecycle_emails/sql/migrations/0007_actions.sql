@@ -37,8 +37,3 @@ EXECUTE FUNCTION lifecycle.refuse('what people did is kept as it was written');
 
 CREATE TRIGGER action_is_never_deleted BEFORE DELETE OR TRUNCATE ON lifecycle.actions FOR EACH STATEMENT
 EXECUTE FUNCTION lifecycle.refuse('what people did is kept');
-
--- Accepted, and bounced later: the mail went out once, and no person may send it again.
-CREATE TRIGGER bounced_mail_is_not_released AFTER UPDATE ON lifecycle.sends FOR EACH ROW
-WHEN (OLD.state = 'rejected' AND NEW.state = 'planned' AND OLD.queue_id IS NOT NULL)
-EXECUTE FUNCTION lifecycle.refuse('the server accepted this mail before it bounced; it is never sent again');
