@@ -5,6 +5,7 @@ Everything kept ends with the program that keeps it: its children end at the end
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def _server(setting: Setting) -> ProcessServer:
 def _network(setting: Setting) -> NetworkProcess:
     if not _networks:
         _networks.append(NetworkProcess(_log(setting.tree.parent, "network")))
+        atexit.register(_networks[0].close)
     return _networks[0]
 
 
