@@ -25,6 +25,7 @@ from lifecycle_emails.errors import DeliveryError
 
 _QUIT_SECONDS = 5.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_SEND_THE_REST_ON_CLOSE = struct.pack("ii", 0, 0)
 
 
 class ConnectionFailed(DeliveryError):
@@ -98,18 +99,16 @@ class SmtpConnection:
         """Part politely."""
         with suppress(OSError):
             self.ask(b"QUIT\r\n", _QUIT_SECONDS)
+            self._standing().sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SEND_THE_REST_ON_CLOSE)
         self.drop()
 
     def drop(self) -> None:
-        """Close the socket hard: what the kernel has not sent yet stays unsent, so nothing follows later."""
+        """Close the socket hard: what the kernel has not sent yet stays unsent, see `_connect`."""
         smtp, self._smtp = self._smtp, None
         if smtp is None:
             return
         if self._socket is not None:
             self._waiting.forget(self._socket)
-        with suppress(OSError):
-            if smtp.sock is not None:
-                smtp.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         with suppress(OSError):
             smtp.close()
 
@@ -151,6 +150,10 @@ class SmtpConnection:
         # The dot is a small write after a large one: Nagle's algorithm would hold it back until the other
         # side's delayed acknowledgement, up to 40 ms for every mail.
         _socket_of(smtp).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # From the first byte on, whoever closes the socket: smtplib does when a reply does not come, and the
+        # kernel when this process is killed. A dot that still lies in the kernel then would go out for as long
+        # as the server lets it wait, to somebody who is in doubt and perhaps mailed again meanwhile.
+        _socket_of(smtp).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._read_from_socket(smtp)
 
     def _greet(self) -> Outcome | None:
