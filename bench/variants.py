@@ -66,6 +66,8 @@ _WITHOUT_UPDATE = (
     Replacement(
         "sql/queries/record_outcomes.sql",
         "      WHEN o.attempt IS NULL THEN s.state = 'ready'\n"
+        "      -- also where a person gave it up and had it sent again: that is not needed any more\n"
+        "      WHEN o.verdict = 'sent' THEN s.attempt = o.attempt AND s.state NOT IN ('sent', 'rejected')\n"
         "      ELSE s.attempt = o.attempt AND s.state IN ('sending', 'in_doubt')\n"
         "           AND NOT (s.state = 'in_doubt' AND o.verdict = 'in_doubt')\n",
         "      WHEN true THEN s.state = 'ready'\n",

@@ -41,9 +41,9 @@ MUTANTS_OF_THE_SHORT_RUN = 3
 
 def main() -> int:
     """Play, print, and return 0 only when every verdict is as it should be."""
-    options = _options()
-    started = time.monotonic()
     rows = all_rows()
+    options = _options(rows)
+    started = time.monotonic()
     chosen = [number for number, row in enumerate(rows) if _is_chosen(row, options)]
     with bench_place(thorough=options.long) as place:
         digest = package_digest(place)
@@ -92,7 +92,7 @@ def main() -> int:
     return 0 if good and not any(block.findings for block in blocks) else 1
 
 
-def _options() -> argparse.Namespace:
+def _options(rows: Sequence[Row]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--schedules", type=int, default=None, help="how many seeded schedules")
     parser.add_argument("--seed", type=int, default=1, help="the first seed; each schedule has the next one")
@@ -107,6 +107,14 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.schedules is None:
         options.schedules = 10_000 if options.long else 25
+    if options.schedules < 0 or options.workers < 1:
+        parser.error("schedules are 0 or more, workers 1 or more")
+    if options.rows != "none" and not any(_is_chosen(row, options) for row in rows):
+        parser.error(
+            f"no row has {options.rows!r} in its name; make chaos N=0 plays and names those of the short run"
+        )
+    if options.rows == "none" and not options.schedules:
+        parser.error("there is nothing to play: no rows and no schedules")
     return options
 
 

@@ -245,8 +245,8 @@ PROTOCOL = (
     _mutant(
         "trigger lets a row in flight be ready",
         "sql/migrations/0003_rules.sql",
-        "NEW.state IN ('ready', 'rejected')",
-        "NEW.state = 'rejected'",
+        "    (\n        (OLD.state = 'sending' AND NEW.state = 'ready')",
+        "    (\n        (OLD.state = 'sending' AND NEW.state = 'planned')",
         _TRANSITION_TESTS + "test_database_refuses",
     ),
     _mutant(
@@ -286,5 +286,34 @@ PROTOCOL = (
         "BEFORE DELETE OR TRUNCATE ON lifecycle.sends",
         "BEFORE TRUNCATE ON lifecycle.sends",
         _TRANSITION_TESTS + "test_database_refuses",
+    ),
+    _mutant(
+        "trigger lets a doubt be rejected and released",
+        "sql/migrations/0003_rules.sql",
+        "OLD.state IN ('sending', 'in_doubt') AND NEW.state = 'rejected' AND",
+        "OLD.state = 'sending' AND NEW.state = 'rejected' AND",
+        _TRANSITION_TESTS + "test_database_refuses",
+    ),
+    _mutant(
+        "a late acceptance of what is to be sent again is not believed",
+        "sql/queries/record_outcomes.sql",
+        "s.attempt = o.attempt AND s.state NOT IN ('sent', 'rejected')",
+        "s.attempt = o.attempt AND s.state IN ('sending', 'in_doubt')",
+        _GATE_TESTS + "test_acceptance_that_comes_after_a_person_said_send_again_is_believed",
+    ),
+    _mutant(
+        "what the kernel holds is sent after a connection was given up",
+        "delivery/smtp_connection.py",
+        "socket.SO_LINGER, _RESET_ON_CLOSE",
+        "socket.SO_LINGER, _SEND_THE_REST_ON_CLOSE",
+        "tests/integration/smtp_session/test_dot_left_behind.py"
+        "::test_dot_whose_answer_was_not_waited_for_any_longer_is_never_sent",
+    ),
+    _mutant(
+        "a locked row keeps the sweep from all others",
+        "sql/queries/sweep_cohorts.sql",
+        "    FOR UPDATE OF s SKIP LOCKED\n",
+        "    FOR UPDATE OF s\n",
+        "tests/integration/ledger/test_upkeep.py::test_row_that_somebody_has_locked_keeps_no_other_from_the_sweep",
     ),
 )

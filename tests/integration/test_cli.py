@@ -282,6 +282,7 @@ def test_restored_releases_what_the_witness_found(
     [
         (["--since", "yesterday"], 2, "'yesterday' is no time"),
         (["--since", "2026-05-01T06:00"], 2, "has no time zone"),
+        (["--since", "2026-05-01"], 2, "write 2026-05-01T00:00+00:00"),
         (["--since", "2999-05-01T06:00+00:00"], 1, "is still to come; nothing was changed"),
         ([], 2, "--since"),
     ],

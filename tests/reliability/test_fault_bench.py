@@ -11,6 +11,7 @@ import pytest
 
 from local_stack.ports import free_port
 from local_stack.postgres import PostgresServer
+from reliability.fault_bench.__main__ import main
 from reliability.fault_bench.bench import Block
 from reliability.fault_bench.fault import Observation, Patch, Setting, Variant
 from reliability.fault_bench.points import PLANNING_POINTS, POINTS, THROTTLE_POINTS, left_open, read_journal
@@ -171,3 +172,21 @@ def test_fault_bench_results_line_reads_back() -> None:
     block = Block(first_seed=1, schedules=25, kills=7, kill_points={"dot: inside": 7})
 
     assert '"kill_points": {"dot: inside": 7}' in block.as_line()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "supervsor"], "no row has 'supervsor' in its name"),
+        (["--schedules", "-3", "--rows", "none"], "schedules are 0 or more"),
+        (["--schedules", "0", "--rows", "none"], "there is nothing to play"),
+    ],
+)
+def test_fault_bench_that_would_play_nothing_is_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["chaos", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

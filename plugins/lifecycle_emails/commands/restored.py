@@ -68,6 +68,6 @@ def _time(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2026-05-01T06:00+00:00") from None
     if at.tzinfo is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} has no time zone; write {text}+00:00 for UTC, for example"
+            f"{text!r} has no time zone; write {at.isoformat(timespec='minutes')}+00:00 for UTC, for example"
         )
     return at

@@ -151,8 +151,8 @@ class SmtpConnection:
         # side's delayed acknowledgement, up to 40 ms for every mail.
         _socket_of(smtp).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # From the first byte on, whoever closes the socket: smtplib does when a reply does not come, and the
-        # kernel when this process is killed. A dot that still lies in the kernel then would go out for as long
-        # as the server lets it wait, to somebody who is in doubt and perhaps mailed again meanwhile.
+        # kernel when this process is killed. A dot that still lies in the kernel would go out whenever the
+        # server reads on, to somebody who is in doubt and perhaps mailed again meanwhile.
         _socket_of(smtp).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._read_from_socket(smtp)
 

@@ -21,6 +21,9 @@ Connect: TypeAlias = Callable[[], LedgerConnection]
 PLANNING_TIMEOUT_SECONDS = 1800
 """Set steps over a whole cohort may wait for each other and run this long."""
 
+LEAST_IDLE_SECONDS = 60
+"""A session that says nothing for so long in the middle of a transaction is ended, and its locks with it."""
+
 
 def connect_to_ledger(connect: Connect) -> LedgerConnection:
     """Open a ledger connection by ``connect`` and make it ready for use.
@@ -127,6 +130,7 @@ def settings(actor: str, lock_timeout: float, statement_timeout: float) -> dict[
         "actor": actor,
         "lock_timeout": f"{int(lock_timeout * 1000)}ms",
         "statement_timeout": f"{int(statement_timeout * 1000)}ms",
+        "idle_timeout": f"{int(max(statement_timeout, LEAST_IDLE_SECONDS) * 1000)}ms",
     }
 
 

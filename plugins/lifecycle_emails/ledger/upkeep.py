@@ -119,7 +119,7 @@ def _kept_apart(what: str, errors: list[LifecycleError | psycopg.Error]) -> Iter
     try:
         yield
     except psycopg.errors.LockNotAvailable:
-        log.warning("%s is left to the next round: a plan, a dry run or a command is at it", what)
+        log.warning("%s is left to the next round: a plan, a dry run, a command or a sender is at it", what)
     except (LifecycleError, psycopg.Error) as error:
         log.warning("%s failed: %s", what, first_line(error))
         errors.append(error)

@@ -16,6 +16,7 @@ from lifecycle_emails.ledger.gate import Gate
 from lifecycle_emails.ledger.orders import halt, resume, suppress
 from lifecycle_emails.ledger.provider import stop_provider
 from lifecycle_emails.ledger.queries import query
+from lifecycle_emails.ledger.settling import SettleAs, Which, settle
 from lifecycle_emails.ledger.upkeep import sweep
 from tests.cutting_proxy import CuttingProxy
 from tests.integration.ledger.gates import HASH, open_gate, terms
@@ -138,6 +139,40 @@ def test_outcome_settles_a_sending_row_and_late_one_in_doubt(
         gate.record(Record("2", late, recorded_as))
         assert gate.flush(timeout=5)
     assert states(ready_ledger) == {"1": from_sending, "2": from_in_doubt, "3": "ready"}
+
+
+def test_acceptance_that_comes_after_a_person_said_send_again_is_believed(
+    ledger_database: str, ready_ledger
+) -> None:
+    """A sender that was cut off from the ledger and comes back: its mail need not be sent again."""
+    tokens = {user_id: uuid4() for user_id in ("1", "2", "3")}
+    with open_gate(ledger_database) as gate:
+        for user_id, token in tokens.items():
+            gate.ask(user_id, token, HASH)
+        let_time_pass(ready_ledger, timedelta(minutes=12))
+        assert sweep(ready_ledger, "day4_follow_up", [COHORT_DATE]) == 3
+        ready_ledger.execute("UPDATE lifecycle.batches SET lease_until = now() - interval '1 s'")
+        settle(
+            ready_ledger,
+            "day4_follow_up",
+            Which(),
+            SettleAs.SEND_AGAIN,
+            reason="nothing in the log",
+            actor="ada",
+        )
+        ready_ledger.execute("UPDATE lifecycle.sends SET state = 'ready' WHERE user_id = '2'")
+        ready_ledger.execute(
+            "UPDATE lifecycle.sends SET state = 'held', held_reason = 'stale' WHERE user_id = '3'"
+        )
+        for user_id, token in tokens.items():
+            gate.record(Record(user_id, token, RecordedAs.SENT, queue_id=f"Q{user_id}"))
+        assert gate.flush(timeout=5)
+        assert gate.ask("2", uuid4(), HASH) is Passage.LOST
+    assert states(ready_ledger) == {"1": "sent", "2": "sent", "3": "sent"}
+    told = ready_ledger.execute(
+        "SELECT user_id, from_state::text FROM lifecycle.send_events WHERE to_state = 'sent' ORDER BY user_id"
+    )
+    assert told.fetchall() == [("1", "planned"), ("2", "ready"), ("3", "held")]
 
 
 def test_outcome_with_another_token_changes_nothing(ledger_database: str, ready_ledger) -> None:

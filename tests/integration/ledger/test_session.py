@@ -71,6 +71,8 @@ def test_transaction_waits_for_its_commit_whatever_the_server_is_set_to(ledger_d
     forgetful = psycopg.conninfo.make_conninfo(ledger_database, options="-c synchronous_commit=off")
     with connect(forgetful) as ledger, ledger_transaction(ledger, lock_timeout=1, statement_timeout=1):
         assert ledger.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        # whose machine is gone in the middle of it keeps no locks
+        assert ledger.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("1min",)
 
 
 def test_gate_waits_for_its_commit_whatever_the_server_is_set_to(ledger_database: str, ready_ledger) -> None:

@@ -49,6 +49,20 @@ class Accepted:
         ]
 
 
+def test_row_that_somebody_has_locked_keeps_no_other_from_the_sweep(ledger_database: str) -> None:
+    with connect(ledger_database) as ledger, connect(ledger_database) as sender:
+        add_cohort(ledger)
+        add_sends(ledger, ["1", "2"], state="sending")
+        let_time_pass(ledger, timedelta(minutes=11))
+        with sender.transaction():
+            sender.execute(query("lock_sends"), {"campaign": "day4_follow_up", "user_ids": ["1"]})
+            assert keep_up(ledger, (), now=BEFORE_ANY_TICK).in_doubt == 1
+            assert states(ledger) == {"1": "sending", "2": "in_doubt"}
+            [alert] = undelivered_alerts(ledger, "day4_follow_up")
+            assert alert.facts["user_ids"] == ["2"]
+        assert keep_up(ledger, (), now=BEFORE_ANY_TICK).in_doubt == 1
+
+
 def test_unanswered_send_becomes_in_doubt_after_answer_due_and_is_told_once(ledger_database: str) -> None:
     with connect(ledger_database) as ledger:
         add_cohort(ledger)

@@ -9,9 +9,10 @@ BEGIN
         MESSAGE = format('the ledger forbids this %s on lifecycle.%s: %s', lower(TG_OP), TG_TABLE_NAME, TG_ARGV[0]);
 END $$;
 
--- What the transition table does not name is refused, but for one step: who was perhaps sent in a time that the ledger has
+-- What the transition table does not name is refused, but for two steps. Who was perhaps sent in a time that the ledger has
 -- forgotten may become in_doubt, in the transaction of the release, or on first coming into a cohort of the lost time. That
--- is whoever was never gated, and whoever was gated before that time (refused then, and gated again in it).
+-- is whoever was never gated, and whoever was gated before that time (refused then, and gated again in it). And who was to
+-- be sent again is sent when the attempt given up comes back with the server's acceptance after all.
 CREATE FUNCTION lifecycle.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.state IN ('planned', 'held', 'ready') AND NEW.state = 'in_doubt'
@@ -22,6 +23,12 @@ BEGIN
              AND t.since = NEW.gate_at AND t.released_at = NEW.answer_due
              AND (t.released_at = now() OR OLD.attempt IS NULL OR OLD.gate_at < t.since)
        )
+    THEN
+        RETURN NEW;
+    END IF;
+    IF OLD.state IN ('planned', 'held', 'ready') AND NEW.state = 'sent'
+       AND NEW.attempt = OLD.attempt
+       AND current_setting('lifecycle.answer_was_read', true) = 'yes'
     THEN
         RETURN NEW;
     END IF;
@@ -89,10 +96,15 @@ WHEN (
 EXECUTE FUNCTION lifecycle.check_send_again();
 
 -- A dot that may have been written is taken back only by the word of its own attempt, which record_outcomes passes on: no
--- other statement makes a row in flight ready again, or rejected, from where it can be released.
+-- other statement makes a row in flight ready again, or in doubt before its time, or one rejected that was perhaps
+-- accepted, from where it could be released. A mail that bounced has a queue id, and is not.
 CREATE TRIGGER send_in_flight_waits_for_its_answer AFTER UPDATE ON lifecycle.sends FOR EACH ROW
 WHEN (
-    OLD.state = 'sending' AND NEW.state IN ('ready', 'rejected')
+    (
+        (OLD.state = 'sending' AND NEW.state = 'ready')
+        OR (OLD.state = 'sending' AND NEW.state = 'in_doubt' AND OLD.answer_due >= now())
+        OR (OLD.state IN ('sending', 'in_doubt') AND NEW.state = 'rejected' AND NEW.queue_id IS NULL)
+    )
     AND current_setting('lifecycle.answer_was_read', true) IS DISTINCT FROM 'yes'
 )
 EXECUTE FUNCTION lifecycle.refuse('its mail may have been accepted; only the attempt in flight knows');
@@ -225,6 +237,7 @@ WHEN (
     AND (
         NEW.state IN ('held', 'rejected', 'in_doubt')
         OR OLD.state IN ('rejected', 'in_doubt')
+        OR (OLD.state IN ('planned', 'held', 'ready') AND NEW.state = 'sent')
         OR (OLD.state = 'sending' AND NEW.state = 'ready')
         OR (OLD.state = 'ready' AND NEW.state = 'planned')
     )

@@ -37,6 +37,8 @@ CROSS JOIN answered
 WHERE s.ctid = o.row_at
   AND CASE
       WHEN o.attempt IS NULL THEN s.state = 'ready'
+      -- also where a person gave it up and had it sent again: that is not needed any more
+      WHEN o.verdict = 'sent' THEN s.attempt = o.attempt AND s.state NOT IN ('sent', 'rejected')
       ELSE s.attempt = o.attempt AND s.state IN ('sending', 'in_doubt')
            AND NOT (s.state = 'in_doubt' AND o.verdict = 'in_doubt')
   END
