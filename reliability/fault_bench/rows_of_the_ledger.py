@@ -96,7 +96,7 @@ def _cuts(setting: Setting, cuts: list[dict[str, Any]]) -> Observation:
         for cut in cuts:
             stage.clear()
             stage.write_campaign(CAMPAIGN, connections=1)
-            users = stage.add_users(4)
+            users = stage.add_users(8)  # a COMMIT for each gate: however they fall together, there are twelve
             stage.open_sink()
             stage.port = stage.network.do("open proxy", target=stage.postgres.port, **cut)
             stage.run(*DAILY)

@@ -18,6 +18,10 @@ QUERIES = "lifecycle_emails/sql/queries/"
 
 ASK = "        passage = self._gate.ask(mail.user_id, attempt, mail.address_hash)\n"
 
+NO_LATE_ACCEPTANCE = Patch(
+    QUERIES + "record_outcomes.sql", "s.state NOT IN ('sent', 'rejected')\n", "s.state = 'sending'\n"
+)
+
 DOT_BEFORE_GATE = Variant(
     "the dot is written before the gate is asked",
     (
@@ -69,8 +73,9 @@ NO_WAIT_FOR_ANSWERS = Variant(
     (Patch(SENDER, "ANSWERS_AFTER_STOP_SECONDS = 2.5", "ANSWERS_AFTER_STOP_SECONDS = 0.0"),),
 )
 PASSED_WITHOUT_COMMIT = Variant(
-    "the gate says passed although no answer to COMMIT was read",
+    "the gate says passed although no answer to COMMIT was read; a late acceptance is not believed",
     (
+        NO_LATE_ACCEPTANCE,
         Patch(
             GATE,
             "question.answer(Passage.NOT_COMMITTED)\n            self._recover(records)",
@@ -100,6 +105,7 @@ LATE_ANSWER_IGNORED = Variant(
             "s.state IN ('sending', 'in_doubt')\n",
             "s.state = 'sending'\n",
         ),
+        NO_LATE_ACCEPTANCE,
     ),
 )
 ANY_5XX_REJECTS = Variant(
