@@ -154,7 +154,8 @@ def _told_settled(campaign: str, settled: Settled) -> str:
     done = f"{settled.users} settled: they are judged again by the next run"
     warning = (
         "The ledger cannot know whether the process that wrote their dots is dead. Make sure that no task "
-        f"that was sending between {first} and {last} is frozen anywhere before that run begins."
+        f"that was sending between {first} and {last} is frozen, or cut off from the ledger, anywhere before "
+        "that run begins."
     )
     return "\n".join([done, warning, *_too_late(campaign, settled.too_late)])
 

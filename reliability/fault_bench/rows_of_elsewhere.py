@@ -23,4 +23,11 @@ FAULTS: Faults = (
             "put back go unnoticed"
         ),
     ),
+    Fault(
+        "the dialogue cut at every point, with a real Postfix",
+        "nothing accepted before the whole dot",
+        "the dot is written last and alone",
+        None,
+        not_automated_because="it needs Postfix and root: `make mta-cuts` plays it, and so does a test",
+    ),
 )
