@@ -39,7 +39,8 @@ def test_query_of_the_runbook_names_the_session_that_the_gate_waits_for(ledger_d
         until = time.monotonic() + SECONDS
         while not waiting and time.monotonic() < until:
             rows = ledger.execute(query_of_runbook()).fetchall()
-            waiting = [(row[3], row[5]) for row in rows if row[5]]
+            # who is about to wait has a blocker a moment before the wait has a name
+            waiting = [(row[3], row[5]) for row in rows if row[3] and row[5]]
         assert waiting == [("Lock", [somebody.info.backend_pid])]
         ledger.execute("SELECT pg_terminate_backend(%s)", (somebody.info.backend_pid,))
         assert asked.result(SECONDS) is Passage.PASSED
