@@ -47,7 +47,10 @@ def test_sixteen_askers_of_a_row_at_once_get_one_passage(ledger_database: str, r
 
     def ask(gate: Gate) -> None:
         together.wait()
-        passages.append(gate.ask("1", uuid4(), HASH))
+        # on a busy machine somebody waits too long for the row's lock, and is to ask again
+        while (passage := gate.ask("1", uuid4(), HASH)) is Passage.NOT_COMMITTED and gate.failure is None:
+            pass
+        passages.append(passage)
 
     threads = [threading.Thread(target=ask, args=(gate,)) for gate in gates]
     for thread in threads:
@@ -56,10 +59,7 @@ def test_sixteen_askers_of_a_row_at_once_get_one_passage(ledger_database: str, r
         thread.join()
     for gate in gates:
         gate.close(timeout=5)
-    # on a busy machine somebody waits too long for the row's lock: not committed, so no dot and nobody's loss
-    assert passages.count(Passage.PASSED) == 1
-    assert set(passages) <= {Passage.PASSED, Passage.LOST, Passage.NOT_COMMITTED}
-    assert len(passages) == 16
+    assert sorted(passages) == sorted([Passage.PASSED] + [Passage.LOST] * 15)
 
 
 def test_suppressed_at_the_gate_is_held(ledger_database: str, ready_ledger) -> None:
