@@ -22,7 +22,7 @@ PLANNING_TIMEOUT_SECONDS = 1800
 """Set steps over a whole cohort may wait for each other and run this long."""
 
 LEAST_IDLE_SECONDS = 60
-"""A session that says nothing for so long in the middle of a transaction is ended, and its locks with it."""
+"""A session silent for so long in mid-transaction, or for its statement time-out if longer, is ended."""
 
 
 def connect_to_ledger(connect: Connect) -> LedgerConnection:

@@ -23,7 +23,6 @@ LONG_MAIL = replace(Mail(), content=Mail().content + (b"x" * 70 + b"\r\n") * 300
 
 CLIENT = f"""
 import sys
-from dataclasses import replace
 from lifecycle_emails.delivery.smtp_session import SmtpSession, SmtpSettings
 from lifecycle_emails.delivery.waiting import ThreadWaiting
 from tests.integration.smtp_session.test_dot_left_behind import LONG_MAIL

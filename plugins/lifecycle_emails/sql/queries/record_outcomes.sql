@@ -1,6 +1,6 @@
 -- What became of attempts, in rows that lock_sends has locked. With a token: only the row that still carries it, in
--- flight or in doubt; no match is no row and no error. Without one: something refused before the gate, so only a row
--- that is still ready. Looked up by key and updated by ctid, as in pass_gate.
+-- flight or in doubt, or waiting again when it was accepted; no match is no row and no error. Without one: something
+-- refused before the gate, so only a row that is still ready. Looked up by key and updated by ctid, as in pass_gate.
 WITH outcomes AS MATERIALIZED (
     SELECT o.*, mine.row_at
     FROM unnest(
