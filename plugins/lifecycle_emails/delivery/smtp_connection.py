@@ -103,7 +103,7 @@ class SmtpConnection:
         self.drop()
 
     def drop(self) -> None:
-        """Close the socket; except after `quit`, what the kernel has not sent stays unsent, see `_connect`."""
+        """Close the socket; but after `quit`, what the kernel has not sent stays unsent: see `_connect`."""
         smtp, self._smtp = self._smtp, None
         if smtp is None:
             return
